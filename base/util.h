@@ -1,0 +1,38 @@
+/* base/util.h - the few helpers that every folder wants. */
+#ifndef PARLEY_BASE_UTIL_H
+#define PARLEY_BASE_UTIL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))
+
+static inline int min_int(int a, int b)
+{
+    return a < b ? a : b;
+}
+
+static inline int max_int(int a, int b)
+{
+    return a > b ? a : b;
+}
+
+/* a * b, or false when the product does not fit. */
+static inline bool mul_size(size_t a, size_t b, size_t *out)
+{
+    return !__builtin_mul_overflow(a, b, out);
+}
+
+/* Grows `*array` (elements of `size` bytes, `*cap` of them) to hold at least `need`; the new part is
+ * not initialised. 0 or -ENOMEM, in which case nothing has changed. */
+int grow_array(void *array, size_t *cap, size_t need, size_t size);
+
+/* A whole file in memory with a closing NUL that is not counted. `max` bounds what is read.
+ * 0, -EFBIG, or the errno of the failing call. Caller frees. */
+int read_file(char **text, size_t *len, const char *path, size_t max);
+
+/* Seconds on the monotonic clock: for reporting how long something took, never for deciding. */
+double clock_seconds(void);
+
+#endif
