@@ -24,8 +24,8 @@ static inline bool mul_size(size_t a, size_t b, size_t *out)
     return !__builtin_mul_overflow(a, b, out);
 }
 
-/* Grows `*array` (elements of `size` bytes, `*cap` of them) to hold at least `need`; the new part is
- * not initialised. 0 or -ENOMEM, in which case nothing has changed. */
+/* Grows `*array` (elements of `size` bytes, `*cap` of them) to hold at least `need`; the new part
+ * is not initialised. 0 or -ENOMEM, in which case nothing has changed. */
 int grow_array(void *array, size_t *cap, size_t need, size_t size);
 
 /* A whole file in memory with a closing NUL that is not counted. `max` bounds what is read.

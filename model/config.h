@@ -21,63 +21,63 @@ struct decoder_config {
     int heads;
     int kv_heads;
     int head_dim;
-    int intermediate;        /* of dense layers */
-    int experts;             /* 0 = every layer dense */
+    int intermediate; /* of dense layers */
+    int experts;      /* 0 = every layer dense */
     int top_k;
     int expert_intermediate;
     int shared_intermediate; /* Talker's shared expert, 0 = none */
     int sparse_step;         /* layer l is a mixture when (l + 1) % sparse_step == 0 ... */
     uint64_t dense_layers;   /* ... and bit l (l < 64) of this is clear (mlp_only_layers) */
     bool norm_topk;
-    int vocab;               /* rows of the embedding and of the head; 0 for Code2Wav */
+    int vocab; /* rows of the embedding and of the head; 0 for Code2Wav */
     int max_positions;
-    int window;              /* sliding window, 0 = none */
+    int window; /* sliding window, 0 = none */
     float eps;
     double theta;
 };
 
 struct audio_config {
     int mel_bins;
-    int channels;       /* downsample_hidden_size */
+    int channels; /* downsample_hidden_size */
     int d_model;
     int layers;
     int heads;
     int ffn;
-    int output;         /* output_dim = the Thinker's hidden */
-    int chunk;          /* mel frames in a stem chunk: 2 * n_window */
-    int window_chunks;  /* chunks in an attention window: n_window_infer / chunk */
+    int output;        /* output_dim = the Thinker's hidden */
+    int chunk;         /* mel frames in a stem chunk: 2 * n_window */
+    int window_chunks; /* chunks in an attention window: n_window_infer / chunk */
     int max_source_positions;
 };
 
-#define CODE_GROUPS_MAX 32
-#define UPSAMPLE_MAX 8
-#define SPEAKERS_MAX 64
+#define CODE_GROUPS_MAX  32
+#define UPSAMPLE_MAX     8
+#define SPEAKERS_MAX     64
 #define SPEAKER_NAME_MAX 32
 
 struct code2wav_config {
     struct decoder_config transformer;
-    int codebook;                  /* codebook_size */
-    int groups;                    /* num_quantizers */
+    int codebook; /* codebook_size */
+    int groups;   /* num_quantizers */
     int decoder_dim;
     int n_ratios;
-    int ratios[UPSAMPLE_MAX];      /* upsampling_ratios: transposed conv + ConvNeXt */
+    int ratios[UPSAMPLE_MAX]; /* upsampling_ratios: transposed conv + ConvNeXt */
     int n_rates;
-    int rates[UPSAMPLE_MAX];       /* upsample_rates: decoder blocks */
-    int frame_samples;             /* product of all of them: 1920 */
+    int rates[UPSAMPLE_MAX]; /* upsample_rates: decoder blocks */
+    int frame_samples;       /* product of all of them: 1920 */
 };
 
 struct speaker {
-    char name[SPEAKER_NAME_MAX];   /* lower case */
-    int32_t id;                    /* row of the Talker's codec embedding */
+    char name[SPEAKER_NAME_MAX]; /* lower case */
+    int32_t id;                  /* row of the Talker's codec embedding */
 };
 
 struct talker_config {
     struct decoder_config text;
     struct decoder_config predictor;
-    int groups;                    /* num_code_groups */
+    int groups; /* num_code_groups */
     int thinker_hidden;
-    int projection;                /* intermediate size of the two projections */
-    int accept_layer;              /* the Thinker layer whose INPUT is taken at audio positions */
+    int projection;   /* intermediate size of the two projections */
+    int accept_layer; /* the Thinker layer whose INPUT is taken at audio positions */
     int32_t codec_pad, codec_bos, codec_eos, codec_nothink, codec_think_bos, codec_think_eos;
     int n_speakers;
     struct speaker speakers[SPEAKERS_MAX];

@@ -5,8 +5,8 @@
  *        by name, type and exact shape, and makes the memory plan. No weight is read.
  * plan   what will be used, per component, beside what is free.
  * load   in short steps, so that the caller can show progress. On the CPU the matrices stay where
- *        they lie in the mapped files and a step only brings pages in; small vectors (norms, biases)
- *        are widened to fp32 once.
+ *        they lie in the mapped files and a step only brings pages in; small vectors (norms,
+ * biases) are widened to fp32 once.
  *
  * Layouts accepted: model.safetensors or model.safetensors.index.json with shards; experts one by
  * one as released, or fused (gate_up_proj, down_proj) as transformers 5 saves them. Tensors of
@@ -57,17 +57,17 @@ struct layer_norm {
 
 struct audio_layer {
     struct layer_norm attn_norm, mlp_norm;
-    struct conv q, k, v, o;  /* [d_model, d_model] + bias */
-    struct conv fc1, fc2;    /* [ffn, d_model], [d_model, ffn] */
+    struct conv q, k, v, o; /* [d_model, d_model] + bias */
+    struct conv fc1, fc2;   /* [ffn, d_model], [d_model, ffn] */
 };
 
 struct audio_weights {
-    struct conv conv[3];       /* [channels, 1*9], [channels, channels*9] twice */
-    struct weight conv_out;    /* [d_model, channels * stem_bins] */
+    struct conv conv[3];    /* [channels, 1*9], [channels, channels*9] twice */
+    struct weight conv_out; /* [d_model, channels * stem_bins] */
     struct audio_layer *layers;
     struct layer_norm post;
-    struct conv proj1, proj2;  /* [d_model, d_model], [output, d_model] */
-    float *positions;          /* [tokens of a chunk, d_model] sinusoids, computed */
+    struct conv proj1, proj2; /* [d_model, d_model], [output, d_model] */
+    float *positions;         /* [tokens of a chunk, d_model] sinusoids, computed */
 };
 
 struct projection {
@@ -76,12 +76,12 @@ struct projection {
 
 struct talker_weights {
     struct decoder_weights text;
-    struct weight codec_embedding;    /* [vocab, hidden] */
-    struct weight codec_head;         /* [vocab, hidden] */
+    struct weight codec_embedding; /* [vocab, hidden] */
+    struct weight codec_head;      /* [vocab, hidden] */
     struct projection text_projection, hidden_projection;
     struct decoder_weights predictor;
-    struct weight *code_embedding;    /* [groups-1] of [predictor vocab, predictor hidden] */
-    struct weight *code_head;         /* [groups-1] of the same */
+    struct weight *code_embedding; /* [groups-1] of [predictor vocab, predictor hidden] */
+    struct weight *code_head;      /* [groups-1] of the same */
 };
 
 struct snake {
@@ -89,12 +89,12 @@ struct snake {
     float *inv_beta; /* [channels] 1 / (exp(beta) + 1e-9) */
 };
 
-struct upsample_weights { /* transposed conv k = s = ratio, then ConvNeXt */
-    struct conv up;                  /* [hidden, hidden*ratio] in-major */
-    float *dw_weight, *dw_bias;      /* [hidden, 7], [hidden] */
-    struct layer_norm norm;          /* eps 1e-6 */
-    struct conv pw1, pw2;            /* [4*hidden, hidden], [hidden, 4*hidden] */
-    float *gamma;                    /* [hidden] */
+struct upsample_weights {       /* transposed conv k = s = ratio, then ConvNeXt */
+    struct conv up;             /* [hidden, hidden*ratio] in-major */
+    float *dw_weight, *dw_bias; /* [hidden, 7], [hidden] */
+    struct layer_norm norm;     /* eps 1e-6 */
+    struct conv pw1, pw2;       /* [4*hidden, hidden], [hidden, 4*hidden] */
+    float *gamma;               /* [hidden] */
 };
 
 struct residual_weights { /* x + conv2(snake(conv1(snake(x)))) */
@@ -104,7 +104,7 @@ struct residual_weights { /* x + conv2(snake(conv1(snake(x)))) */
 
 struct block_weights { /* one decoder block: channels in -> in/2 */
     struct snake act;
-    struct conv up; /* [in, out*2*rate] in-major */
+    struct conv up;                  /* [in, out*2*rate] in-major */
     struct residual_weights unit[3]; /* dilation 1, 3, 9 */
 };
 
@@ -115,13 +115,13 @@ struct code2wav_weights {
     struct conv in;                    /* [decoder_dim, hidden*7] */
     struct block_weights *blocks;      /* [n_rates] */
     struct snake act;
-    struct conv out;                   /* [1, channels*7] */
+    struct conv out; /* [1, channels*7] */
 };
 
 struct thinker_weights {
     struct weight embed; /* [vocab, hidden] */
     struct decoder_weights text;
-    struct weight head;  /* [vocab, hidden] */
+    struct weight head; /* [vocab, hidden] */
 };
 
 struct model {
@@ -140,16 +140,16 @@ struct model_opts {
     const char *synthetic; /* path of a config.json: random weights in memory, no other file */
     enum dtype synthetic_type;
     uint64_t seed;
-    bool text_only;        /* neither bind nor need Talker and Code2Wav */
+    bool text_only; /* neither bind nor need Talker and Code2Wav */
 };
 
 struct plan_row {
     const char *component; /* "thinker", "audio encoder", "talker", "code predictor", "code2wav" */
     size_t tensors;
     size_t parameters;
-    size_t mapped;         /* bytes used where they lie in the files */
-    size_t owned;          /* bytes of anonymous memory: widened vectors, synthetic weights */
-    enum dtype type;       /* of its largest matrices */
+    size_t mapped;   /* bytes used where they lie in the files */
+    size_t owned;    /* bytes of anonymous memory: widened vectors, synthetic weights */
+    enum dtype type; /* of its largest matrices */
 };
 
 struct load_progress {
