@@ -230,6 +230,20 @@ int engine_length(const struct engine *e)
     return e->length;
 }
 
+int engine_room(const struct engine *e)
+{
+    return e->context - e->length;
+}
+
+double engine_sound_tokens(const struct engine *e, double seconds)
+{
+    const struct audio_config *c = &e->model->config.audio;
+    double frames = seconds * MEL_RATE / MEL_HOP;
+    if (frames > 1e9)
+        return frames;
+    return encoder_sound_tokens(c, (int)frames) + 2;
+}
+
 int engine_rewind(struct engine *e, int length, struct problems *why)
 {
     if (length < 0 || length > e->length)

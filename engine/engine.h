@@ -74,6 +74,10 @@ int engine_rewind(struct engine *e, int length, struct problems *why);
 /* All ids so far [engine_length]. */
 const int32_t *engine_ids(const struct engine *e);
 
+/* Positions left; positions that a sound of so many seconds takes, with its two marks. */
+int engine_room(const struct engine *e);
+double engine_sound_tokens(const struct engine *e, double seconds);
+
 /* What the Talker needs of the user's turns. */
 void engine_prompt(struct engine *e, struct prompt_rows *rows);
 

@@ -1,0 +1,50 @@
+/*
+ * daemon/session.h - a model with its device, tokenizer and stages, opened the way every command
+ * wants it: plan first, then load with progress, then caches.
+ */
+#ifndef PARLEY_DAEMON_SESSION_H
+#define PARLEY_DAEMON_SESSION_H
+
+#include <stdbool.h>
+#include <stdio.h>
+
+#include "base/problem.h"
+#include "code2wav/code2wav.h"
+#include "engine/engine.h"
+#include "kernels/ops.h"
+#include "model/model.h"
+#include "model/tokenizer.h"
+#include "talker/talker.h"
+
+struct session_opts {
+    const char *dir;       /* checkpoint directory, or NULL and: */
+    const char *synthetic; /* config.json of a random model; it has no tokenizer */
+    const char *device;    /* as device_open */
+    int threads;
+    int context;         /* positions, 0 = the engine's default */
+    int max_frames;      /* speech frames of one answer, 0 = the checkpoint's */
+    const char *speaker; /* NULL = the default */
+    bool text_only;
+    bool greedy;
+    float temperature; /* < 0 = the checkpoint's */
+    uint64_t seed;
+    bool paging;  /* weights that do not fit may be read from disk as they are used */
+    FILE *report; /* plan and progress; NULL = quiet */
+};
+
+struct session {
+    struct device *dev;
+    struct model *model;
+    struct tokenizer *tokenizer;
+    struct engine *engine;
+    struct talker *talker;     /* NULL in text-only mode */
+    struct code2wav *code2wav; /* likewise */
+    double load_s;
+};
+
+/* 0 or negative errno and sentences. On failure nothing is left open. */
+int session_open(struct session *s, const struct session_opts *o, struct problems *why);
+
+void session_close(struct session *s);
+
+#endif
