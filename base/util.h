@@ -18,6 +18,16 @@ static inline int max_int(int a, int b)
     return a > b ? a : b;
 }
 
+static inline size_t min_size(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+static inline size_t max_size(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
 /* a * b, or false when the product does not fit. */
 static inline bool mul_size(size_t a, size_t b, size_t *out)
 {

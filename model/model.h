@@ -144,12 +144,14 @@ struct model_opts {
 };
 
 struct plan_row {
-    const char *component; /* "thinker", "audio encoder", "talker", "code predictor", "code2wav" */
+    const char *component; /* "thinker", "audio encoder", "talker", "code predictor", "code2wav";
+                              "vision, unused" is counted, never mapped nor owned */
     size_t tensors;
     size_t parameters;
     size_t mapped;   /* bytes used where they lie in the files */
     size_t owned;    /* bytes of anonymous memory: widened vectors, synthetic weights */
     enum dtype type; /* of its largest matrices */
+    unsigned types;  /* bit t: some tensor of it has type t */
 };
 
 struct load_progress {
@@ -162,6 +164,14 @@ int model_open(struct model **ret, const struct model_opts *o, struct problems *
 
 /* The plan's rows, in loading order; returns their number. Caches are the stages' business. */
 int model_plan(const struct model *m, const struct plan_row **rows);
+
+struct model_layout {
+    size_t files;       /* of weights; 0 = synthetic */
+    bool sharded;       /* found by model.safetensors.index.json */
+    bool fused_experts; /* gate_up_proj and down_proj instead of one by one */
+};
+
+void model_layout(const struct model *m, struct model_layout *layout);
 
 /* One step of at most about 100 ms. 1 = more to do, 0 = everything is there, negative errno (a
  * sentence in `why`). */

@@ -1,0 +1,257 @@
+/*
+ * model/bind.c - the binder's verbs: ask for a tensor, check it, decide where its values will be.
+ *
+ * Nothing here reads weights. A failure is remembered and binding goes on, so that one run reports
+ * everything that is wrong with a checkpoint.
+ */
+#include "model/bind.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/util.h"
+
+static void fail(struct binder *b, int err)
+{
+    if (b->err == 0 || err == -ENOMEM)
+        b->err = err;
+}
+
+void *bind_alloc(struct binder *b, size_t n, size_t size)
+{
+    if (n == 0)
+        return NULL;
+    int err = grow_array(&b->blocks, &b->cap_blocks, b->n_blocks + 1, sizeof(*b->blocks));
+    void *p = err < 0 ? NULL : calloc(n, size);
+    if (!p)
+        fail(b, -ENOMEM);
+    else
+        b->blocks[b->n_blocks++] = p;
+    return p;
+}
+
+/* Room for `count` values of type t in the owned block; its offset. */
+static size_t reserve(struct binder *b, size_t count, enum dtype t)
+{
+    size_t at = b->owned, bytes;
+    if (!mul_size(count, dtype_size(t), &bytes) || bytes > SIZE_MAX / 2 - at)
+        fail(b, -ENOMEM);
+    else
+        b->owned += (bytes + 63) / 64 * 64;
+    b->rows[b->row].owned += b->owned - at;
+    return at;
+}
+
+/* Elements first .. first + count - 1 of a stored tensor are the weight or the vector of `p`. */
+static void add_piece(struct binder *b, struct piece p, const struct tensor_got *got, size_t first)
+{
+    int err = grow_array(&b->pieces, &b->cap, b->n + 1, sizeof(*b->pieces));
+    if (err < 0) {
+        fail(b, err);
+        return;
+    }
+    p.type = got->type;
+    p.seed = got->seed;
+    p.row = b->row;
+    if (got->data)
+        p.from = got->data + first * dtype_size(got->type);
+    p.in_place = p.weight && p.from && (uintptr_t)p.from % dtype_size(got->type) == 0;
+    if (p.weight) {
+        p.weight->type = got->type;
+        p.weight->data = p.in_place ? p.from : NULL;
+    }
+    if (p.in_place)
+        b->rows[b->row].mapped += p.count * dtype_size(p.type);
+    else
+        p.offset = reserve(b, p.count, p.weight ? p.type : DT_F32);
+    b->pieces[b->n++] = p;
+}
+
+/* Asks the source, and counts what it has. */
+static bool ask(struct binder *b, const struct tensor_want *want, struct tensor_got *got)
+{
+    struct plan_row *row = &b->rows[b->row];
+    size_t count = 1;
+    int err = b->err == -ENOMEM ? -ENOMEM : b->source->get(b->source, want, got, b->why);
+    if (err < 0) {
+        fail(b, err);
+        return false;
+    }
+    for (int i = 0; i < want->ndim; i++) /* cannot overflow: config.c bounds every size */
+        count *= want->shape[i];
+    row->tensors++;
+    row->parameters += count;
+    row->types |= 1u << got->type;
+    if (count * dtype_size(got->type) > b->largest) {
+        b->largest = count * dtype_size(got->type);
+        row->type = got->type;
+    }
+    return true;
+}
+
+static void bind_stored(struct binder *b, struct weight *w, int rows, int cols,
+                        const struct tensor_want *want)
+{
+    struct tensor_got got;
+    *w = (struct weight){.rows = rows, .cols = cols};
+    if (ask(b, want, &got))
+        add_piece(b,
+                  (struct piece){.weight = w,
+                                 .count = (size_t)rows * (size_t)cols,
+                                 .mean = want->mean,
+                                 .deviation = want->deviation},
+                  &got, 0);
+}
+
+void bind_tensor(struct binder *b, struct weight *w, int rows, int cols, int ndim,
+                 const size_t *shape, const char *fmt, ...)
+{
+    char name[TENSOR_NAME_MAX];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(name, sizeof(name), fmt, ap);
+    va_end(ap);
+    struct tensor_want want = {.name = name,
+                               .ndim = ndim,
+                               .deviation = 1 / sqrtf((float)max_int(cols, 1))};
+    for (int i = 0; i < ndim; i++)
+        want.shape[i] = shape[i];
+    bind_stored(b, w, rows, cols, &want);
+}
+
+void bind_matrix(struct binder *b, struct weight *w, int rows, int cols, const char *fmt, ...)
+{
+    char name[TENSOR_NAME_MAX];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(name, sizeof(name), fmt, ap);
+    va_end(ap);
+    bind_tensor(b, w, rows, cols, 2, (const size_t[]){(size_t)rows, (size_t)cols}, "%s", name);
+}
+
+bool bind_fused(struct binder *b, struct tensor_got *got, const size_t shape[3], const char *fmt,
+                ...)
+{
+    char name[TENSOR_NAME_MAX];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(name, sizeof(name), fmt, ap);
+    va_end(ap);
+    const struct tensor_want want = {.name = name,
+                                     .ndim = 3,
+                                     .shape = {shape[0], shape[1], shape[2]}};
+    return ask(b, &want, got);
+}
+
+void bind_slice(struct binder *b, struct weight *w, const struct tensor_got *got, size_t first,
+                int rows, int cols)
+{
+    *w = (struct weight){.rows = rows, .cols = cols};
+    add_piece(b, (struct piece){.weight = w, .count = (size_t)rows * (size_t)cols}, got, first);
+}
+
+static const struct {
+    float mean, deviation;
+    enum transform transform;
+} fills[] = {
+    [FILL_NORM] = {1, 0.1f, AS_IS},
+    [FILL_BIAS] = {0, 0.02f, AS_IS},
+    [FILL_SCALE] = {0.3f, 0.02f, AS_IS},
+    [FILL_SNAKE_ALPHA] = {0, 0.1f, SNAKE_ALPHA},
+    [FILL_SNAKE_BETA] = {0, 0.1f, SNAKE_BETA},
+};
+
+void bind_vector(struct binder *b, float **v, int n, enum fill fill, const char *fmt, ...)
+{
+    char name[TENSOR_NAME_MAX];
+    struct tensor_got got;
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(name, sizeof(name), fmt, ap);
+    va_end(ap);
+    const struct tensor_want want = {.name = name,
+                                     .ndim = 1,
+                                     .shape = {(size_t)n},
+                                     .mean = fills[fill].mean,
+                                     .deviation = fills[fill].deviation,
+                                     .wide = true};
+    if (ask(b, &want, &got))
+        add_piece(b,
+                  (struct piece){.vector = v,
+                                 .count = (size_t)n,
+                                 .mean = want.mean,
+                                 .deviation = want.deviation,
+                                 .transform = fills[fill].transform},
+                  &got, 0);
+}
+
+void bind_depthwise(struct binder *b, float **v, int n, int kernel, const char *fmt, ...)
+{
+    char name[TENSOR_NAME_MAX];
+    struct tensor_got got;
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(name, sizeof(name), fmt, ap);
+    va_end(ap);
+    const struct tensor_want want = {.name = name,
+                                     .ndim = 3,
+                                     .shape = {(size_t)n, 1, (size_t)kernel},
+                                     .deviation = 1 / sqrtf((float)kernel),
+                                     .wide = true};
+    if (ask(b, &want, &got))
+        add_piece(b,
+                  (struct piece){.vector = v,
+                                 .count = (size_t)n * (size_t)kernel,
+                                 .deviation = want.deviation},
+                  &got, 0);
+}
+
+void bind_linear(struct binder *b, struct conv *c, int rows, int cols, const char *prefix)
+{
+    bind_matrix(b, &c->w, rows, cols, "%s.weight", prefix);
+    bind_vector(b, &c->bias, rows, FILL_BIAS, "%s.bias", prefix);
+}
+
+void bind_layer_norm(struct binder *b, struct layer_norm *n, int dim, const char *prefix)
+{
+    bind_vector(b, &n->w, dim, FILL_NORM, "%s.weight", prefix);
+    bind_vector(b, &n->b, dim, FILL_BIAS, "%s.bias", prefix);
+}
+
+static void begin_row(struct binder *b, enum row row)
+{
+    b->row = row;
+    b->largest = 0;
+}
+
+int bind_model(struct binder *b, struct model *m)
+{
+    static const char *const names[ROW_COUNT] = {"thinker",  "audio encoder",
+                                                 "talker",   "code predictor",
+                                                 "code2wav", "vision, unused"};
+    for (int i = 0; i < ROW_COUNT; i++)
+        b->rows[i].component = names[i];
+    begin_row(b, ROW_THINKER);
+    bind_thinker(b, m);
+    begin_row(b, ROW_AUDIO);
+    bind_audio(b, m);
+    if (m->speech) {
+        begin_row(b, ROW_TALKER);
+        bind_talker(b, m);
+        begin_row(b, ROW_PREDICTOR);
+        bind_predictor(b, m);
+        begin_row(b, ROW_CODE2WAV);
+        bind_code2wav(b, m);
+    }
+    return b->err;
+}
+
+void binder_free_pieces(struct binder *b)
+{
+    free(b->pieces);
+    b->pieces = NULL;
+    b->n = b->cap = 0;
+}

@@ -1,0 +1,73 @@
+/*
+ * model/source.h - where the binder asks for tensors: a checkpoint, or random numbers.
+ *
+ * The binder knows names, shapes and what to do with them; a source knows bytes. Private to model/
+ * (and to tests, whose own source records what a checkpoint must contain).
+ */
+#ifndef PARLEY_MODEL_SOURCE_H
+#define PARLEY_MODEL_SOURCE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/problem.h"
+#include "kernels/dtype.h"
+#include "model/checkpoint.h"
+
+struct tensor_want {
+    const char *name;
+    int ndim;
+    size_t shape[4];
+    float mean, deviation; /* of random numbers in its place */
+    bool wide;             /* a small vector, widened to f32: random ones need no rounding */
+};
+
+struct tensor_got {
+    const unsigned char *data; /* NULL: random numbers, made while loading */
+    enum dtype type;
+    uint64_t seed; /* of the random numbers */
+};
+
+struct source {
+    /* 0, or a negative errno after a sentence naming file, tensor, found and expected. */
+    int (*get)(struct source *s, const struct tensor_want *want, struct tensor_got *got,
+               struct problems *why);
+    /* Whether there is a tensor of this name: decides between layouts. */
+    bool (*has)(const struct source *s, const char *name);
+};
+
+struct checkpoint_source {
+    struct source source;
+    struct checkpoint *checkpoint;
+};
+
+struct random_source {
+    struct source source;
+    enum dtype type;
+    uint64_t seed;
+};
+
+void checkpoint_source_init(struct checkpoint_source *s, struct checkpoint *c);
+void random_source_init(struct random_source *s, enum dtype type, uint64_t seed);
+
+/* Random numbers come in blocks that do not depend on each other: block i of a tensor holds its
+ * elements from i * RANDOM_BLOCK on. The same (seed, deviation, mean) give the same numbers, up to
+ * rounding, in every type. */
+#define RANDOM_BLOCK ((size_t)1 << 16)
+
+struct random_table {
+    enum dtype type;
+    float mean, deviation;
+    union {
+        float f32[4096];
+        uint16_t h16[4096];
+    } value;
+};
+
+void random_table_init(struct random_table *t, enum dtype type, float mean, float deviation);
+/* Elements first .. first + n - 1 of the tensor, to `out`; `first` is a multiple of RANDOM_BLOCK.
+ */
+void random_fill(const struct random_table *t, uint64_t seed, size_t first, size_t n, void *out);
+
+#endif
