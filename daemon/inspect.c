@@ -1,0 +1,250 @@
+/*
+ * daemon/inspect.c - `parley inspect DIR [--json]`: what a checkpoint holds, what it needs beside
+ * what is free, and everything that is wrong with it.
+ *
+ * Only headers are read: it takes a second for the full-size model. Exit codes: 0 good, 2 broken
+ * (every problem is a sentence), 1 when it could not be found out.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/util.h"
+#include "daemon/commands.h"
+#include "daemon/plan.h"
+#include "model/model.h"
+#include "model/tokenizer.h"
+
+static const char help[] =
+    "usage: parley inspect DIR [--text-only] [--json]\n"
+    "\n"
+    "Reads the configuration, the tokenizer and the headers of the weight files of a checkpoint\n"
+    "directory, and checks every tensor's name, type and shape.\n"
+    "\n"
+    "  --text-only   leave out the speech components, as parley ask --text-only does\n"
+    "  --json        one JSON object instead of a table\n";
+
+struct inspection {
+    const char *dir;
+    bool text_only, json;
+    struct model *model;         /* NULL when it was refused */
+    struct tokenizer *tokenizer; /* likewise */
+    struct problems why;
+    int err; /* of the first that failed */
+};
+
+static struct plan_row sum_rows(const struct plan_row *row, int n)
+{
+    struct plan_row sum = {.component = "sum"};
+    for (int i = 0; i < n; i++) {
+        sum.tensors += row[i].tensors;
+        sum.parameters += row[i].parameters;
+        sum.mapped += row[i].mapped;
+        sum.owned += row[i].owned;
+    }
+    return sum;
+}
+
+/* "BF16", "F32+BF16"; "-" for what is not used. */
+static const char *types_text(char *buf, size_t size, const struct plan_row *row)
+{
+    size_t at = 0;
+    snprintf(buf, size, "-");
+    for (int t = 0; t < DT_COUNT; t++)
+        if (row->types >> t & 1)
+            at += (size_t)snprintf(buf + at, size - at, "%s%s", at ? "+" : "",
+                                   dtype_name((enum dtype)t));
+    return buf;
+}
+
+static void print_row(const struct plan_row *row)
+{
+    char types[32], mapped[32], owned[32];
+    printf("  %-16s %8zu %12.3fM %-10s %10s %10s\n", row->component, row->tensors,
+           (double)row->parameters / 1e6, row->types ? types_text(types, sizeof(types), row) : "",
+           bytes_text(mapped, sizeof(mapped), (double)row->mapped),
+           bytes_text(owned, sizeof(owned), (double)row->owned));
+}
+
+static void print_layout(const struct inspection *in)
+{
+    const struct config *c = &in->model->config;
+    struct model_layout layout;
+    model_layout(in->model, &layout);
+    printf("%s\n", in->dir);
+    printf("  weights     %zu file%s, %s\n", layout.files, layout.files == 1 ? "" : "s",
+           layout.sharded ? "found by model.safetensors.index.json" : "no index");
+    printf("  experts     %s\n", layout.fused_experts ? "fused" : "one by one");
+    printf("  thinker     %d layers of %d, %d experts, %d positions\n", c->thinker.layers,
+           c->thinker.hidden, c->thinker.experts, c->thinker.max_positions);
+    printf("  speech      %s", in->model->speech ? "yes:" : c->has_speech ? "left out" : "no");
+    for (int i = 0; in->model->speech && i < c->talker.n_speakers; i++)
+        printf("%s%s", i ? ", " : " ", c->talker.speakers[i].name);
+    printf("\n");
+    if (in->tokenizer)
+        printf("  tokenizer   %d tokens\n", tokenizer_count(in->tokenizer));
+}
+
+static void print_plan(const struct inspection *in)
+{
+    const struct plan_row *row;
+    char need[32], have[32];
+    int n = model_plan(in->model, &row);
+    struct plan_row sum = sum_rows(row, n);
+    size_t available = memory_available();
+    printf("\n  %-16s %8s %13s %-10s %10s %10s\n", "component", "tensors", "parameters", "types",
+           "in files", "in memory");
+    for (int i = 0; i < n; i++)
+        print_row(&row[i]);
+    print_row(&sum);
+    bytes_text(need, sizeof(need), (double)(sum.mapped + sum.owned));
+    bytes_text(have, sizeof(have), (double)available);
+    printf("\n  memory      %s of weights, %s free: %s\n", need, have,
+           sum.mapped + sum.owned <= available ? "fits (caches come on top)" : "does not fit");
+}
+
+static void print_text(const struct inspection *in)
+{
+    if (in->model) {
+        print_layout(in);
+        print_plan(in);
+    } else {
+        printf("%s\n", in->dir);
+    }
+    for (size_t i = 0; i < in->why.n; i++)
+        printf("  problem     %s\n", in->why.text[i]);
+    if (in->why.dropped > 0)
+        printf("  problem     and %zu more\n", in->why.dropped);
+    printf("  %s\n", in->err < 0 ? "BROKEN" : "good");
+}
+
+/* Paths need not be UTF-8, JSON must: bytes that are not ASCII become '?' then. */
+static json_t *json_text(const char *text)
+{
+    json_t *v = json_string(text);
+    if (v)
+        return v;
+    char *copy = strdup(text);
+    for (char *p = copy; p && *p; p++)
+        *p = (unsigned char)*p < 128 ? *p : '?';
+    v = json_string(copy ? copy : "");
+    free(copy);
+    return v;
+}
+
+static json_t *row_json(const struct plan_row *row)
+{
+    json_t *types = json_array();
+    for (int t = 0; t < DT_COUNT; t++)
+        if (row->types >> t & 1)
+            json_array_append_new(types, json_string(dtype_name((enum dtype)t)));
+    return json_pack("{s:s, s:I, s:I, s:o, s:I, s:I}", "name", row->component, "tensors",
+                     (json_int_t)row->tensors, "parameters", (json_int_t)row->parameters, "types",
+                     types, "mapped_bytes", (json_int_t)row->mapped, "owned_bytes",
+                     (json_int_t)row->owned);
+}
+
+static void add_model_json(json_t *root, const struct inspection *in)
+{
+    const struct config *c = &in->model->config;
+    const struct plan_row *row;
+    struct model_layout layout;
+    int n = model_plan(in->model, &row);
+    struct plan_row sum = sum_rows(row, n);
+    json_t *components = json_array(), *speakers = json_array();
+    model_layout(in->model, &layout);
+    for (int i = 0; i < n; i++)
+        json_array_append_new(components, row_json(&row[i]));
+    for (int i = 0; in->model->speech && i < c->talker.n_speakers; i++)
+        json_array_append_new(speakers, json_text(c->talker.speakers[i].name));
+    json_object_set_new(root, "files", json_integer((json_int_t)layout.files));
+    json_object_set_new(root, "sharded", json_boolean(layout.sharded));
+    json_object_set_new(root, "fused_experts", json_boolean(layout.fused_experts));
+    json_object_set_new(root, "speech", json_boolean(in->model->speech));
+    json_object_set_new(root, "speakers", speakers);
+    json_object_set_new(root, "components", components);
+    json_object_set_new(root, "tensors", json_integer((json_int_t)sum.tensors));
+    json_object_set_new(root, "parameters", json_integer((json_int_t)sum.parameters));
+    json_object_set_new(root, "weight_bytes", json_integer((json_int_t)(sum.mapped + sum.owned)));
+    json_object_set_new(root, "available_bytes", json_integer((json_int_t)memory_available()));
+    json_object_set_new(root, "fits", json_boolean(sum.mapped + sum.owned <= memory_available()));
+}
+
+static int print_json(const struct inspection *in)
+{
+    json_t *root = json_object(), *problems = json_array();
+    json_object_set_new(root, "directory", json_text(in->dir));
+    json_object_set_new(root, "good", json_boolean(in->err == 0));
+    if (in->model)
+        add_model_json(root, in);
+    for (size_t i = 0; i < in->why.n; i++)
+        json_array_append_new(problems, json_text(in->why.text[i]));
+    json_object_set_new(root, "problems", problems);
+    json_object_set_new(root, "further_problems", json_integer((json_int_t)in->why.dropped));
+    int err = json_dumpf(root, stdout, JSON_INDENT(2));
+    printf("\n");
+    json_decref(root);
+    return err;
+}
+
+static void look(struct inspection *in)
+{
+    const struct model_opts o = {.dir = in->dir, .text_only = in->text_only};
+    in->err = model_open(&in->model, &o, &in->why);
+    int err = tokenizer_open(&in->tokenizer, in->dir, &in->why);
+    if (err == 0 && in->model && tokenizer_count(in->tokenizer) > in->model->config.thinker.vocab)
+        err = problem_add(&in->why, -EINVAL,
+                          "tokenizer: found %d tokens, expected at most "
+                          "thinker_config.text_config.vocab_size, which is %d",
+                          tokenizer_count(in->tokenizer), in->model->config.thinker.vocab);
+    if (in->err == 0)
+        in->err = err;
+}
+
+/* 0, or the exit code plus one. */
+static int parse_options(struct inspection *in, int argc, char **argv)
+{
+    static const struct option options[] = {{"text-only", no_argument, NULL, 't'},
+                                            {"json", no_argument, NULL, 'j'},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {NULL, 0, NULL, 0}};
+    int c;
+    optind = 0; /* from the start, whoever parsed options before */
+    while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        if (c == 'h') {
+            fputs(help, stdout);
+            return 1;
+        }
+        in->text_only |= c == 't';
+        in->json |= c == 'j';
+        if (c == '?')
+            return 1 + EXIT_BAD_INPUT;
+    }
+    if (optind != argc - 1) {
+        fputs(help, stderr);
+        return 1 + EXIT_BAD_INPUT;
+    }
+    in->dir = argv[optind];
+    return 0;
+}
+
+int cmd_inspect(int argc, char **argv)
+{
+    struct inspection in = {0};
+    int code = parse_options(&in, argc, argv);
+    if (code != 0)
+        return code - 1;
+    look(&in);
+    if (in.json)
+        print_json(&in);
+    else
+        print_text(&in);
+    code = in.err == 0 ? 0 : in.err == -ENOMEM || in.err == -EIO ? EXIT_FAILED : EXIT_BAD_INPUT;
+    tokenizer_close(in.tokenizer);
+    model_close(in.model);
+    problems_free(&in.why);
+    return code;
+}
