@@ -590,22 +590,36 @@ def margin(logits):
     return ((top[..., 0] - top[..., 1]) / logits.abs().amax(-1)).min().item()
 
 
-class RouterGaps:
-    """Smallest gap of a router between the last expert taken and the first one left out."""
+class RouterWatch:
+    """Keeps the experts that the routers take, and how narrowly they take them."""
 
     def __init__(self, model):
-        self.smallest = math.inf
-        for module in model.modules():
+        self.smallest_gap = math.inf
+        self.taken = []  # (part of the model, sorted experts [positions, top k]) of every call
+        for name, module in model.named_modules():
             if type(module).__name__.endswith("TextTopKRouter"):
-                module.register_forward_hook(self.hook)
+                part = name.split(".")[0]
+                module.register_forward_hook(
+                    lambda module, _, output, part=part: self.see(module, output, part))
 
-    def hook(self, module, inputs, output):
+    def see(self, module, output, part):
         top = output[0].float().topk(module.top_k + 1, dim=-1).values
-        self.smallest = min(self.smallest, (top[:, -2] - top[:, -1]).min().item())
+        self.smallest_gap = min(self.smallest_gap, (top[:, -2] - top[:, -1]).min().item())
+        self.taken.append((part, output[2].sort(-1).values))
+
+
+def router_changes(taken, other):
+    """How many (layer, position) pairs take another set of experts: {part: [changed, all]}."""
+    counts = {}
+    for (part, a), (_, b) in zip(taken, other, strict=True):
+        count = counts.setdefault(part, [0, 0])
+        count[0] += int((a != b).any(-1).sum())
+        count[1] += len(a)
+    return counts
 
 
 def run_golden(path, question):
-    """All golden tensors of a checkpoint directory, the checks on them, and the seed."""
+    """Golden tensors of a checkpoint directory, checks on them, experts taken, and the seed."""
     import soundfile
     from safetensors import safe_open
     from tokenizers import Tokenizer
@@ -617,7 +631,7 @@ def run_golden(path, question):
     mel = extract_mel(path, samples)
     model = load_model(path, torch.float32)
     config = model.config
-    gaps = RouterGaps(model)
+    watch = RouterWatch(model)
     recorder = Recorder(model)
     golden, checks = {"mel": mel}, {}
 
@@ -661,7 +675,9 @@ def run_golden(path, question):
     golden["sys_logits"], golden["sys_ids"] = turn3["logits"], turn3["ids"]
 
     # The same by plain whole-sequence passes.
+    watch.taken.clear()
     plain = forced(model, config, prompt, mel, turn["ids"], turn["codes"])
+    taken = list(watch.taken)
     plain2 = forced(model, config, prompt2, mel, turn2["ids"], turn2["codes"])
     golden["residual_logits"] = plain["residual_logits"][0]
     assert (plain["residual_logits"].argmax(-1) == turn["codes"][:, 1:]).all()
@@ -691,7 +707,7 @@ def run_golden(path, question):
         "text": min(margin(golden[k]) for k in ("thinker_logits", "turn2_logits", "sys_logits")),
         "code0": margin(processed.clamp(min=-golden["code0_logits"].abs().max())),
         "residual_codes": margin(plain["residual_logits"]),
-        "router_logit": gaps.smallest,
+        "router_logit": watch.smallest_gap,
     }
     peaks = [golden[k].abs().max().item() for k in ("wave", "codec_wave")]
     checks["signal"] = {
@@ -703,13 +719,14 @@ def run_golden(path, question):
         "clamped_samples": int(sum((golden[k].abs() >= 1).sum() for k in ("wave", "codec_wave"))),
     }
     golden = {k: v.float() if v.is_floating_point() else v.int() for k, v in golden.items()}
-    return {k: v.detach().contiguous() for k, v in golden.items()}, checks, seed
+    return {k: v.detach().contiguous() for k, v in golden.items()}, checks, taken, seed
 
 
-def run_bf16(path, golden):
+def run_bf16(path, golden, taken):
     """The reference in bf16 on the fp32 run's tokens and codes, stage by stage."""
     model = load_model(path, torch.bfloat16)
     config = model.config
+    watch = RouterWatch(model)
     mel = golden["mel"].bfloat16()
     result = forced(model, config, golden["prompt_ids"].long(), mel,
                     golden["text_ids"], golden["codes"])
@@ -720,19 +737,23 @@ def run_bf16(path, golden):
     result["residual_logits"] = result["residual_logits"][0]
     stages = ("mel", "encoder", "tap", "thinker_logits", "talker_hidden", "code0_logits",
               "residual_logits", "wave", "codec_wave")
-    return {k: difference(result[k].float(), golden[k]) for k in stages}
+    errors = {k: difference(result[k].float(), golden[k]) for k in stages}
+    return errors, router_changes(taken, watch.taken)
 
 
 def cmd_golden(args):
     import tokenizers
     import transformers
 
-    golden, checks, seed = run_golden(args.dir, args.question)
+    golden, checks, taken, seed = run_golden(args.dir, args.question)
+    stages, changes = run_bf16(args.dir, golden, taken)
     report = {
         "note": "Error of the reference run in bf16, teacher-forced on the tokens and codes of "
                 "its fp32 run: max = max|bf16 - fp32| / max|fp32|, rms = the same of root mean "
-                "squares.",
-        "stages": run_bf16(args.dir, golden),
+                "squares; router_changes: positions of all layers at which bf16 takes another "
+                "set of experts, and how many there are.",
+        "stages": stages,
+        "router_changes": changes,
         "checks": checks,
         "provenance": {
             "command": "tools/reference.py " + shlex.join(sys.argv[1:]),
@@ -746,7 +767,7 @@ def cmd_golden(args):
             "unicode": unicodedata.unidata_version,
         },
     }
-    print(json.dumps({"stages": report["stages"], "checks": checks}, indent=1))
+    print(json.dumps({k: report[k] for k in ("stages", "router_changes", "checks")}, indent=1))
     if args.dry_run:
         return
     save_tensors(golden, args.dir / "golden.safetensors", {"seed": str(seed)})
