@@ -275,9 +275,15 @@ static int dump_piece(struct dump *d, struct session *s, int kind, const struct 
         return err < 0 ? err : dump_add(d, "text_ids", ST_I32, &p->id, 1, 0);
     }
     size_t hidden = (size_t)c->talker.text.hidden, codec = (size_t)c->talker.text.vocab;
-    int err = dump_add(d, "talker_hidden", ST_F32, talker_hidden(s->talker), 1, hidden);
+    float *rows = malloc((hidden > codec ? hidden : codec) * sizeof(*rows));
+    if (rows == NULL)
+        return -ENOMEM;
+    talker_hidden(s->talker, rows);
+    int err = dump_add(d, "talker_hidden", ST_F32, rows, 1, hidden);
+    talker_logits(s->talker, rows);
     if (err == 0)
-        err = dump_add(d, "code0_logits", ST_F32, talker_logits(s->talker), 1, codec);
+        err = dump_add(d, "code0_logits", ST_F32, rows, 1, codec);
+    free(rows);
     if (err == 0)
         err = dump_add(d, "codes", ST_I32, p->frame.codes, 1, (size_t)c->talker.groups);
     return err < 0 ? err : dump_add(d, "wave", ST_F32, p->pcm, p->samples, 0);

@@ -19,15 +19,31 @@ static struct engine_opts engine_options(const struct session *s, const struct s
                                 .context = o->context};
 }
 
-static struct talker_opts talker_options(const struct session *s, const struct session_opts *o)
+/* Speech by the checkpoint's settings, or the likeliest codes. */
+struct speech_sampling {
+    struct sampling code0, residual;
+};
+
+static void greedy_speech(struct speech_sampling *s, const struct generation_config *g)
 {
+    *s = (struct speech_sampling){.code0.repetition_penalty = g->talker_repetition_penalty};
+}
+
+static struct talker_opts talker_options(const struct session *s, const struct session_opts *o,
+                                         const struct speech_sampling *greedy)
+{
+    int32_t newline = 0; /* without a tokenizer any id will do: the weights are random */
+    if (s->tokenizer != NULL)
+        tokenizer_encode(s->tokenizer, "\n", 1, 0, &newline, 1);
     return (struct talker_opts){.model = s->model,
                                 .device = s->dev,
-                                .prompt_rows = o->context,
-                                .max_frames = o->max_frames,
                                 .speaker = o->speaker,
-                                .greedy = o->greedy,
-                                .seed = o->seed};
+                                .newline = newline,
+                                .positions = o->context,
+                                .max_frames = o->max_frames,
+                                .seed = o->seed,
+                                .sampling = o->greedy ? &greedy->code0 : NULL,
+                                .residual_sampling = o->greedy ? &greedy->residual : NULL};
 }
 
 static int open_files(struct session *s, const struct session_opts *o, struct problems *why)
@@ -50,10 +66,13 @@ static int open_files(struct session *s, const struct session_opts *o, struct pr
 static size_t cache_bytes(const struct session *s, const struct session_opts *o)
 {
     struct engine_opts e = engine_options(s, o);
-    struct talker_opts t = talker_options(s, o);
+    const struct code2wav_opts c = {.model = s->model};
     size_t bytes = engine_bytes(&e);
-    if (s->model->speech)
-        bytes += talker_bytes(&t) + code2wav_bytes(s->model, 1);
+    if (s->model->speech) {
+        struct speech_sampling greedy;
+        struct talker_opts t = talker_options(s, o, &greedy);
+        bytes += talker_bytes(&t) + code2wav_bytes(&c);
+    }
     return bytes;
 }
 
@@ -87,7 +106,9 @@ static int open_stages(struct session *s, const struct session_opts *o, struct p
     int err = engine_open(&s->engine, &e, why);
     if (err < 0 || !s->model->speech)
         return err;
-    struct talker_opts t = talker_options(s, o);
+    struct speech_sampling greedy;
+    greedy_speech(&greedy, &s->model->config.generation);
+    struct talker_opts t = talker_options(s, o, &greedy);
     err = talker_open(&s->talker, &t, why);
     if (err < 0)
         return err;

@@ -14,7 +14,7 @@ void bind_thinker(struct binder *b, struct model *m)
     bind_decoder(b, &t->text, c, "thinker.model", DECODER_HEAD_NORMS);
     bind_matrix(b, &t->head, c->vocab, c->hidden, "thinker.lm_head.weight");
     if (t->text.layers)
-        m->kv_type = t->text.layers[0].q.type;
+        m->kv_type = t->text.layers[0].q.type == DT_F32 ? DT_F32 : DT_F16;
 }
 
 static void bind_audio_layer(struct binder *b, struct audio_layer *l, const struct audio_config *c,

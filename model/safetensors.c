@@ -124,7 +124,7 @@ static int parse_shape(const struct entry *e, struct st_tensor *t, const json_t 
 static int parse_offsets(const struct entry *e, struct st_tensor *t, const json_t *v,
                          size_t data_size)
 {
-    size_t end;
+    size_t end = 0;
     if (!json_is_array(v) || json_array_size(v) != 2)
         return problem_add(e->why, -EINVAL,
                            "%s: tensor %s: data_offsets: found %s, expected [begin, end]", e->file,
