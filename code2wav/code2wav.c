@@ -178,14 +178,13 @@ static void set_up(struct code2wav *c, const struct code2wav_opts *o)
         c->config->transformer.window > 0 ? INT_MAX / 2 : c->config->transformer.max_positions;
 }
 
-static struct decoder_opts transformer_opts(const struct code2wav *c, struct device *dev,
-                                            enum dtype kv_type)
+static struct decoder_opts transformer_opts(const struct code2wav *c, struct device *dev)
 {
     return (struct decoder_opts){.weights = &c->w->transformer,
                                  .device = dev,
                                  .max_positions = c->max_positions,
                                  .max_rows = c->max_frames,
-                                 .kv_type = kv_type};
+                                 .kv_type = DT_F32}; /* a small ring: precision costs nothing */
 }
 
 size_t code2wav_bytes(const struct code2wav_opts *o)
@@ -193,7 +192,7 @@ size_t code2wav_bytes(const struct code2wav_opts *o)
     struct code2wav c = {0};
     set_up(&c, o);
     plan(&c);
-    struct decoder_opts d = transformer_opts(&c, NULL, o->model->kv_type);
+    struct decoder_opts d = transformer_opts(&c, NULL);
     return c.bytes + decoder_bytes(&d);
 }
 
@@ -222,7 +221,7 @@ int code2wav_open(struct code2wav **ret, const struct code2wav_opts *o, struct p
     set_up(c, o);
     plan(c);
     c->host_ids = calloc((size_t)c->config->groups * (size_t)c->max_frames, sizeof(int32_t));
-    struct decoder_opts d = transformer_opts(c, c->dev, o->model->kv_type);
+    struct decoder_opts d = transformer_opts(c, c->dev);
     int err = decoder_open(&c->transformer, &d, why);
     if (err < 0)
         goto out;

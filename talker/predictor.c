@@ -33,7 +33,7 @@ static struct decoder_opts decoder_options(const struct model *m, struct device 
                                  .device = dev,
                                  .max_positions = m->config.talker.groups,
                                  .max_rows = ROWS,
-                                 .kv_type = m->kv_type};
+                                 .kv_type = DT_F32}; /* a few rows: precision costs nothing */
 }
 
 int predictor_open(struct predictor **ret, const struct model *m, struct device *dev,
