@@ -51,7 +51,7 @@ static int open_files(struct session *s, const struct session_opts *o, struct pr
     const struct device_opts d = {.name = o->device, .threads = o->threads};
     const struct model_opts m = {.dir = o->dir,
                                  .synthetic = o->synthetic,
-                                 .synthetic_type = DT_BF16,
+                                 .synthetic_type = o->synthetic_type,
                                  .seed = o->seed,
                                  .text_only = o->text_only};
     int err = device_open(&s->dev, &d, why);

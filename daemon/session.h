@@ -19,7 +19,8 @@
 struct session_opts {
     const char *dir;       /* checkpoint directory, or NULL and: */
     const char *synthetic; /* config.json of a random model; it has no tokenizer */
-    const char *device;    /* as device_open */
+    enum dtype synthetic_type;
+    const char *device; /* as device_open */
     int threads;
     int context;         /* positions, 0 = the engine's default */
     int max_frames;      /* speech frames of one answer, 0 = the checkpoint's */

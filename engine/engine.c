@@ -83,7 +83,7 @@ int engine_open(struct engine **ret, const struct engine_opts *o, struct problem
     e->dev = o->device;
     e->context = d.max_positions;
     e->sampling = o->sampling ? *o->sampling : default_sampling(&o->model->config.generation);
-    e->end_of_text = tokenizer_find(o->tokenizer, "<|endoftext|>");
+    e->end_of_text = o->tokenizer ? tokenizer_find(o->tokenizer, "<|endoftext|>") : -1;
     int err = decoder_open(&e->decoder, &d, why);
     if (err == 0)
         err = alloc_buffers(e);

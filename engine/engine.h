@@ -29,7 +29,7 @@ struct engine;
 
 struct engine_opts {
     const struct model *model;
-    const struct tokenizer *tokenizer;
+    const struct tokenizer *tokenizer; /* NULL for random weights: a byte of text is an id then */
     struct device *device;
     int context;                     /* positions; 0 = min(8192, what the model allows) */
     const struct sampling *sampling; /* NULL = the checkpoint's generation settings */

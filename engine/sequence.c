@@ -141,12 +141,24 @@ int seq_plain(struct engine *e, const char *text)
     return 0;
 }
 
+/* Without a vocabulary (random weights made from a config alone) each byte is an id. */
+static int push_bytes(struct engine *e, size_t len, enum kind kind, struct problems *why)
+{
+    int err = 0;
+    for (size_t i = 0; err == 0 && i < len; i++)
+        err = seq_push(e, (unsigned char)e->plain[i] % e->model->config.thinker.vocab, kind, NULL,
+                       why);
+    return err;
+}
+
 int seq_flush_plain(struct engine *e, enum kind kind, struct problems *why)
 {
     size_t len = e->plain_len;
     e->plain_len = 0;
     if (len == 0)
         return 0;
+    if (e->tokenizer == NULL)
+        return push_bytes(e, len, kind, why);
     int n = tokenizer_encode(e->tokenizer, e->plain, len, 0, NULL, 0);
     if (n == -EILSEQ)
         return problem_add(why, -EILSEQ, "text: found bytes that are not UTF-8, expected UTF-8");

@@ -204,8 +204,8 @@ void decoder_forward(struct decoder *d, float *x, int n, int tap, float *tap_out
         attention_branch(d, &d->w->layers[l], &d->kv[l], x, n);
         mlp_branch(d, &d->w->layers[l], x, n);
     }
-    if (tap == c->layers && tap_out != NULL)
-        d->dev->op->copy(d->dev, tap_out, x, bytes);
+    if (tap == c->layers && tap_out != NULL) /* the reference's last hidden state is normed */
+        decoder_norm(d, tap_out, x, n);
     d->length += n;
 }
 
