@@ -1,0 +1,71 @@
+# Parley: what a person may want to run. Everything else is CMake (CMakePresets.json).
+SHELL := /bin/bash
+JOBS := $(shell nproc)
+MODEL := tests/golden/heads
+QUESTION := etc/demo/question.wav
+
+# configure-and-build of one preset: $(call cmake,preset,targets)
+cmake = cmake --preset $(1) >/dev/null && \
+	cmake --build --preset $(1) -j$(JOBS) $(2) -- --no-print-directory
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo check parity bench fuzz check-asan check-tsan check-arm64 format \
+	lint clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+setup: ## install the packages for building and checking (Debian 12, Ubuntu 24.04)
+	@tools/setup.sh check
+
+build: ## build/parley
+	@tools/setup.sh build
+	@$(call cmake,release)
+
+demo: ## ask a small random-weights model a spoken question, answer in out/answer.wav
+	@tools/setup.sh build
+	@$(call cmake,release,--target parley)
+	@mkdir -p out
+	@echo "The model's weights are random: its words and its sound are noise."
+	build/parley ask --model $(MODEL) --in $(QUESTION) --out out/answer.wav
+
+check: ## everything: build, unit, parity, sanitizers, fuzzing, lint; a table at the end
+	@tools/setup.sh check
+	@tools/check.sh release asan tsan fuzz
+
+parity: ## the parity tier alone
+	@tools/setup.sh build
+	@tools/check.sh --tier parity release
+
+bench: ## speed of the CPU kernels and of a small model
+	@tools/setup.sh build
+	@$(call cmake,release,--target parley)
+	build/parley bench
+
+fuzz: ## a short run of every fuzz target
+	@tools/setup.sh check
+	@tools/check.sh fuzz
+
+check-asan: ## unit and parity under the address and undefined-behaviour sanitizers
+	@tools/setup.sh build
+	@tools/check.sh asan
+
+check-tsan: ## unit and parity under the thread sanitizer
+	@tools/setup.sh build
+	@tools/check.sh tsan
+
+check-arm64: ## cross build for 64-bit ARM, unit and parity under qemu
+	@tools/setup.sh arm64
+	@tools/sysroot.sh
+	@tools/check.sh arm64
+
+format: ## lay out every C file with clang-format 14
+	@tools/setup.sh check
+	@git ls-files -co --exclude-standard '*.c' '*.h' | xargs clang-format-14 -i
+
+lint: ## the rules of the tree: includes, banned calls, sizes, layout
+	@tools/setup.sh check
+	@tools/lint.py && tools/lint.py --format
+
+clean: ## remove build folders and out/
+	rm -rf build build-* out
