@@ -1,0 +1,105 @@
+/*
+ * kernels/cpu/cpu.c - the CPU backend's table, and the choice of the instruction set.
+ *
+ * Ops that are never hot are the plain ones.
+ */
+#include "kernels/cpu/cpu.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/thread.h"
+#include "base/util.h"
+
+static const struct ops cpu_ops = {
+    .alloc = plain_alloc,
+    .release = plain_release,
+    .put = plain_put,
+    .get = plain_get,
+    .copy = plain_copy,
+    .embed = cpu_embed,
+    .linear = cpu_linear,
+    .rms_norm = cpu_rms_norm,
+    .layer_norm = cpu_layer_norm,
+    .norm_rope = cpu_norm_rope,
+    .kv_store = cpu_kv_store,
+    .attend = cpu_attend,
+    .silu_mul = cpu_silu_mul,
+    .add = cpu_add,
+    .scale_add = cpu_scale_add,
+    .gate_add = cpu_gate_add,
+    .transpose = plain_transpose,
+    .route = plain_route,
+    .experts = cpu_experts,
+    .conv2d = cpu_conv2d,
+    .conv1d = cpu_conv1d,
+    .conv1d_depthwise = cpu_conv1d_depthwise,
+    .conv1d_up = cpu_conv1d_up,
+    .snake = cpu_snake,
+    .sample = plain_sample,
+};
+
+#if defined(__x86_64__)
+extern const struct vec vec_avx512bf16, vec_avx512, vec_avx2;
+#elif defined(__aarch64__)
+extern const struct vec vec_neon;
+#endif
+extern const struct vec vec_generic;
+
+const struct vec *vec_available(int i)
+{
+#if defined(__x86_64__)
+    int avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    int avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                 __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+    if (avx512 && __builtin_cpu_supports("avx512bf16") && i-- == 0)
+        return &vec_avx512bf16;
+    if (avx512 && i-- == 0)
+        return &vec_avx512;
+    if (avx2 && i-- == 0)
+        return &vec_avx2;
+#elif defined(__aarch64__)
+    if (i-- == 0) /* part of the architecture */
+        return &vec_neon;
+#endif
+    return i == 0 ? &vec_generic : NULL;
+}
+
+const struct vec *vec_find(const char *name)
+{
+    const struct vec *v;
+    for (int i = 0; (v = vec_available(i)) != NULL; i++)
+        if (name == NULL || strcmp(v->name, name) == 0)
+            return v;
+    return NULL;
+}
+
+int cpu_open(struct device **ret, const char *isa, int threads, struct problems *why)
+{
+    struct cpu *c = calloc(1, sizeof(*c));
+    threads = threads > 0 ? threads : thread_cpus();
+    int err = c != NULL ? pool_open(&c->pool, threads) : -ENOMEM;
+    if (err < 0) {
+        free(c);
+        return problem_add(why, err, "device cpu: %d threads could not be started: %s", threads,
+                           strerror(-err));
+    }
+    c->vec = vec_find(isa);
+    c->host.d.op = &cpu_ops;
+    c->host.d.name = c->name;
+    snprintf(c->name, sizeof(c->name), "cpu %s, %d thread%s", c->vec->name, threads,
+             threads == 1 ? "" : "s");
+    *ret = &c->host.d;
+    return 0;
+}
+
+void cpu_close(struct device *d)
+{
+    struct cpu *c = (struct cpu *)d;
+    pool_close(c->pool);
+    free(c->turns.inv_freq);
+    free(c->turns.table);
+    host_scratch_free(d);
+    free(c);
+}

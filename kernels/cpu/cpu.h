@@ -1,0 +1,96 @@
+/*
+ * kernels/cpu/cpu.h - the CPU backend's device and what its files share.
+ *
+ * An op splits its work into tasks for the pool; a task calls vector kernels. The split depends on
+ * shapes and the number of threads, the results do not (see vec_matrix.c for why).
+ */
+#ifndef PARLEY_KERNELS_CPU_CPU_H
+#define PARLEY_KERNELS_CPU_CPU_H
+
+#include "kernels/cpu/pool.h"
+#include "kernels/cpu/vec.h"
+#include "kernels/plain/plain.h"
+
+/* cos and sin of the last positions asked for: every layer of a step asks for the same. */
+struct turns {
+    int half, pos, n;
+    float *inv_freq; /* [half], what the table was made from */
+    float *table;    /* [n][2][half]: cosines, then sines */
+    size_t inv_freq_cap, table_cap;
+};
+
+struct cpu {
+    struct host host; /* first: d and scratch */
+    struct pool *pool;
+    const struct vec *vec;
+    struct turns turns;
+    char name[64];
+};
+
+/* One matrix product y[n, rows] = act(x W^T + bias) with x as the kernels want it. */
+struct product {
+    const struct weight *w;
+    enum number num;
+    const void *x;
+    size_t ldx; /* bytes from one row of x to the next; rows may overlap */
+    int n;
+    float *y;
+    const float *bias;
+    unsigned flags;
+};
+
+int cpu_open(struct device **ret, const char *isa, int threads, struct problems *why);
+void cpu_close(struct device *d);
+
+/* linear.c */
+enum number cpu_number(const struct cpu *c, enum dtype type, unsigned flags);
+static inline size_t number_x_bytes(enum number num)
+{
+    return num == NUM_PAIR ? 2 : 4;
+}
+/* Copies fp32 x as `num` wants it: rounded to bf16, or as it is. In parallel when it is large. */
+void cpu_convert(struct cpu *c, void *to, const float *x, size_t count, enum number num);
+void cpu_product(struct cpu *c, const struct product *p);
+void cpu_embed(struct device *d, float *y, const struct weight *table, const int32_t *ids, int n,
+               int add);
+void cpu_linear(struct device *d, float *y, const float *x, int n, const struct weight *w,
+                const float *bias, unsigned flags);
+
+/* experts.c */
+void cpu_experts(struct device *d, float *y, const float *x, int n, const struct expert *e,
+                 int experts, const int32_t *ids, const float *weights, int k);
+
+/* attend.c */
+void cpu_kv_store(struct device *d, const struct kv *kv, const float *k, const float *v, int n,
+                  const int32_t *pos);
+void cpu_attend(struct device *d, float *y, const float *q, int n, const struct kv *kv,
+                const struct attention *a, const int32_t *pos);
+
+/* element.c */
+void cpu_rms_norm(struct device *d, float *y, const float *x, int n, int dim, const float *w,
+                  float eps);
+void cpu_layer_norm(struct device *d, float *y, const float *x, int n, int dim, const float *w,
+                    const float *b, float eps);
+void cpu_norm_rope(struct device *d, float *x, int n, int heads, int dim, const float *norm,
+                   float eps, const float *inv_freq, const int32_t *pos);
+void cpu_silu_mul(struct device *d, float *gate, const float *up, size_t count);
+void cpu_add(struct device *d, float *y, const float *x, size_t count);
+void cpu_scale_add(struct device *d, float *y, const float *x, int n, int dim, const float *scale);
+void cpu_gate_add(struct device *d, float *y, const float *x, int n, int dim, const float *gate);
+void cpu_snake(struct device *d, float *y, const float *x, int t, int channels, const float *alpha,
+               const float *inv_beta);
+
+/* conv.c */
+void cpu_conv2d(struct device *d, float *y, const float *x, int n, int h, int w,
+                const struct weight *weight, const float *bias);
+void cpu_conv1d(struct device *d, float *y, const float *x, int t, const struct weight *w,
+                const float *bias, int kernel, int dilation, unsigned flags);
+void cpu_conv1d_depthwise(struct device *d, float *y, const float *x, int t, int channels,
+                          const float *w, const float *bias, int kernel);
+void cpu_conv1d_up(struct device *d, float *y, const float *x, int t, const struct weight *w,
+                   const float *bias, int stride, int kernel);
+
+/* read.c */
+double cpu_read_rate(struct cpu *c, const void *data, size_t bytes);
+
+#endif
