@@ -44,6 +44,12 @@ static int by_name(const void *a, const void *b)
     return strcmp(((const struct slot *)a)->name, ((const struct slot *)b)->name);
 }
 
+static void sort_slots(struct checkpoint *c)
+{
+    if (c->n_slots > 0)
+        qsort(c->slots, c->n_slots, sizeof(*c->slots), by_name);
+}
+
 static struct slot *find_slot(const struct checkpoint *c, const char *name)
 {
     const struct slot key = {.name = (char *)name};
@@ -192,7 +198,7 @@ static int open_single(struct checkpoint *c, struct problems *why)
         if (err == 0)
             c->slots[c->n_slots - 1].tensor = &h->tensors[i];
     }
-    qsort(c->slots, c->n_slots, sizeof(*c->slots), by_name);
+    sort_slots(c);
     return err;
 }
 
@@ -209,7 +215,7 @@ static int open_index(struct checkpoint *c, const char *path, struct problems *w
     c->sharded = true;
     err = checkpoint_parse_index(text, len, "model.safetensors.index.json", why, add_slot, c);
     free(text);
-    qsort(c->slots, c->n_slots, sizeof(*c->slots), by_name);
+    sort_slots(c);
     return err;
 }
 

@@ -1,0 +1,15 @@
+/* tests/support/flatten.h - all values of a loaded model in one array, for comparing models. */
+#ifndef PARLEY_TESTS_FLATTEN_H
+#define PARLEY_TESTS_FLATTEN_H
+
+#include "model/model.h"
+
+struct flat {
+    float *values;
+    size_t n, cap;
+};
+
+/* In the order of the tensor inventory: the one in which struct tiny lists its tensors. */
+void flatten(struct flat *f, const struct model *m);
+
+#endif
