@@ -256,7 +256,7 @@ static int hear(struct session *s, const struct turn *t, struct problems *why)
     if (err == 0)
         err = sound_file_read(&pcm, &n, t->file, why);
     for (size_t at = 0; err == 0 && at < n; at += PIECE)
-        err = engine_hear(s->engine, pcm + at, n - at < PIECE ? n - at : PIECE, why);
+        err = session_hear(s, pcm + at, n - at < PIECE ? n - at : PIECE, why);
     free(pcm);
     return err;
 }

@@ -133,6 +133,16 @@ int session_open(struct session *s, const struct session_opts *o, struct problem
     return err;
 }
 
+int session_hear(struct session *s, const float *pcm, size_t n, struct problems *why)
+{
+    struct prompt_rows rows;
+    int err = engine_hear(s->engine, pcm, n, why);
+    if (err < 0 || s->talker == NULL)
+        return err;
+    engine_prompt(s->engine, &rows);
+    return rows.n > rows.stable ? talker_prompt(s->talker, &rows, why) : 0;
+}
+
 void session_close(struct session *s)
 {
     code2wav_close(s->code2wav);

@@ -46,6 +46,9 @@ struct session {
 /* 0 or negative errno and sentences. On failure nothing is left open. */
 int session_open(struct session *s, const struct session_opts *o, struct problems *why);
 
+/* As engine_hear; what the Talker can already compute of the question is computed too. */
+int session_hear(struct session *s, const float *pcm, size_t n, struct problems *why);
+
 void session_close(struct session *s);
 
 #endif
