@@ -24,7 +24,13 @@
 #include "base/util.h"
 #include "model/decoder.h"
 
-enum { KERNEL = 7, PAST = KERNEL - 1, UNITS = 3, OWNED_MAX = 64 };
+enum {
+    KERNEL = 7,
+    PAST = KERNEL - 1,
+    UNITS = 3,
+    RING_FRAMES = 64, /* the transformer's ring takes so many at once, whatever max_frames is */
+    OWNED_MAX = 64,
+};
 
 static const int dilations[UNITS] = {1, 3, 9};
 
@@ -178,12 +184,14 @@ static void set_up(struct code2wav *c, const struct code2wav_opts *o)
         c->config->transformer.window > 0 ? INT_MAX / 2 : c->config->transformer.max_positions;
 }
 
+/* A backend may cut its sums where the ring of keys ends; so that the sound does not depend on
+ * max_frames, the ring is of one size for all that are usual. */
 static struct decoder_opts transformer_opts(const struct code2wav *c, struct device *dev)
 {
     return (struct decoder_opts){.weights = &c->w->transformer,
                                  .device = dev,
                                  .max_positions = c->max_positions,
-                                 .max_rows = c->max_frames,
+                                 .max_rows = max_int(c->max_frames, RING_FRAMES),
                                  .kv_type = DT_F32}; /* a small ring: precision costs nothing */
 }
 
