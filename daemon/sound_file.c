@@ -9,6 +9,7 @@
 #include <string.h>
 
 #define SILENCE      1e-4f /* -80 dBFS */
+#define QUESTION_MIN 160   /* one mel frame: 10 ms */
 #define SECONDS_MAX  (24 * 3600.0)
 #define FRAMES_BLOCK 4096
 #define CHANNELS_MAX 64
@@ -136,6 +137,11 @@ int sound_file_read(float **pcm, size_t *n, const char *path, struct problems *w
         goto out;
     err = resample(pcm, n, mono, got, info.samplerate);
     mono = NULL;
+    if (err == 0 && *n < QUESTION_MIN) {
+        err = problem_add(why, -EINVAL, "%s: found %zu samples at 16 kHz, expected at least %d",
+                          path, *n, QUESTION_MIN);
+        free(*pcm);
+    }
 out:
     free(mono);
     free(block);
