@@ -141,6 +141,7 @@ int sound_file_read(float **pcm, size_t *n, const char *path, struct problems *w
         err = problem_add(why, -EINVAL, "%s: found %zu samples at 16 kHz, expected at least %d",
                           path, *n, QUESTION_MIN);
         free(*pcm);
+        *pcm = NULL;
     }
 out:
     free(mono);
