@@ -237,7 +237,7 @@ static const struct field audio_fields[] = {
     {"encoder_attention_heads", INT, REQUIRED, A(heads), 1, 1024, NULL},
     {"encoder_ffn_dim", INT, REQUIRED, A(ffn), 1, 4 * SIZE_MAX_, NULL},
     {"output_dim", INT, REQUIRED, A(output), 1, SIZE_MAX_, NULL},
-    {"n_window", INT, REQUIRED, A(chunk), 1, 5000, NULL},
+    {"n_window", INT, REQUIRED, A(chunk), 1, 1000, NULL},
     {"n_window_infer", INT, REQUIRED, A(window_chunks), 2, 100000, NULL},
     {"max_source_positions", INT, REQUIRED, A(max_source_positions), 1, POSITIONS_MAX, NULL},
     {"activation_function", TEXT_IS, OPTIONAL, 0, 0, 0, "gelu"},

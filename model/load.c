@@ -256,8 +256,9 @@ static int load_part(struct loader *l, const struct piece *p, size_t first, size
     const unsigned char *from = p->from ? p->from + first * dtype_size(p->type) : NULL;
     if (n == 0)
         return 0;
-    if (p->in_place)
-        return populate(from, n * dtype_size(p->type), why);
+    int err = from ? populate(from, n * dtype_size(p->type), why) : 0;
+    if (err < 0 || p->in_place)
+        return err;
     unsigned char *to = l->owned + p->offset + piece_bytes(p, first);
     if (!from)
         fill(l, p, first, n, to);

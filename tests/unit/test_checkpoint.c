@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -520,6 +521,35 @@ static void counts_vision_and_leaves_it(void **state)
     tiny_free(&t);
 }
 
+/* Where the kernel can populate for us (5.14 and later; elsewhere this would be a SIGBUS). */
+static void notices_a_file_that_shrinks(void **state)
+{
+    (void)state;
+    struct problems why = {0};
+    struct model *m = NULL;
+    struct tiny t;
+    char path[128];
+    void *p = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    assert_true(p != MAP_FAILED);
+    int err = madvise(p, 4096, 22); /* MADV_POPULATE_READ */
+    munmap(p, 4096);
+    if (err < 0) {
+        print_message("skip: this kernel cannot populate mappings\n");
+        skip();
+    }
+    tiny_init(&t, ST_BF16);
+    tiny_write(&t, &(struct tiny_layout){0});
+    tiny_path(&t, "model.safetensors", path);
+    const struct model_opts o = {.dir = t.dir};
+    assert_int_equal(model_open(&m, &o, &why), 0);
+    assert_int_equal(truncate(path, 0), 0);
+    assert_int_equal(model_load(m, NULL, &why), -EIO);
+    assert_int_equal(why.n, 1);
+    problems_free(&why);
+    model_close(m);
+    tiny_free(&t);
+}
+
 static void open_synthetic(struct flat *f, const char *config, enum dtype type, uint64_t seed)
 {
     struct problems why = {0};
@@ -684,6 +714,7 @@ int main(void)
         cmocka_unit_test(text_only_needs_no_speech_shards),
         cmocka_unit_test(plan_adds_up),
         cmocka_unit_test(counts_vision_and_leaves_it),
+        cmocka_unit_test(notices_a_file_that_shrinks),
         cmocka_unit_test(synthetic_is_reproducible),
         cmocka_unit_test(synthetic_size_must_be_possible),
         cmocka_unit_test(computes_tables),
