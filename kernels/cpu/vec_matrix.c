@@ -7,7 +7,7 @@
  * and enough memory streams are in flight.
  *
  * Every output is summed in the same order whatever tile it falls into: columns in blocks of
- * DOT_BLOCK, lane l of a block taking columns l, l + VL, l + 2 VL ...; lanes folded; blocks added
+ * DOT_BYTES, lane l of a block taking columns l, l + VL, l + 2 VL ...; lanes folded; blocks added
  * up. That is what makes one row at a time and many rows at once agree bit for bit.
  *
  * `mix` is y += P V with V's rows along the output: attention's values, transposed convolutions.
@@ -18,7 +18,7 @@
 #include "kernels/cpu/vec_all.h"
 
 enum {
-    DOT_BLOCK = 128 * VL, /* columns summed before the lanes are; keeps sums short, x in cache */
+    DOT_BYTES = 64 * 4 * VL, /* of a row of x, summed before the lanes are; see `block` */
 #if VL == 16 || defined(__aarch64__)
     TILE_X = 6, /* 4 x 6 accumulators + 4 weights + 1 of 32 registers */
     MIX_ROWS = 6,
@@ -30,7 +30,8 @@ enum {
 #endif
     TILE_W = 4,
     TILE_W_ONE = 8, /* weight rows with one row of x */
-    AHEAD = 8,      /* rows of prefetch distance */
+    AHEAD = 8,      /* rows of prefetch distance; the machine does not see that rows follow */
+    MIX_AHEAD = 16, /* each other when they are a page or more long */
 };
 
 /* Bytes of one weight and of one x, and elements a vector register takes. */
@@ -87,8 +88,8 @@ INLINE void put4(float *out, v4 s, int first)
     memcpy(out, &s, sizeof(s));
 }
 
-/* One tile of nw x nx outputs over k columns, k <= DOT_BLOCK. nw, nx and num are constants where
- * this is inlined, so that acc lives in registers. */
+/* One tile of nw x nx outputs over k columns, k <= DOT_BYTES worth. nw, nx and num are constants
+ * where this is inlined, so that acc lives in registers. */
 INLINE void tile(float *out, size_t ldo, const enum number num, const char *w, size_t ldw,
                  const char *const *x, int k, int first, const int nw, const int nx)
 {
@@ -148,7 +149,9 @@ INLINE void tiles(float *out, size_t ldo, const enum number num, const char *w, 
         tile(out + r, ldo, num, w + (size_t)r * ldw, ldw, x, k, first, 1, nx);
 }
 
-/* One block of columns; rows of x in tiles of TILE_X. */
+/* One block of columns; rows of x in tiles of TILE_X. A block of DOT_BYTES spans at most one page
+ * of each row: rows a multiple of a page apart share the sets of the first level cache, and 6 rows
+ * of x with 4 of weights are what its ways hold. */
 INLINE void block(float *out, size_t ldo, const enum number num, const char *w, size_t ldw,
                   int rows, const char *const *x, int n, int k, int first)
 {
@@ -183,8 +186,9 @@ INLINE void blocks(float *out, size_t ldo, const enum number num, const char *w,
                    int rows, const void *const *x, int n, int cols)
 {
     const char *at[VEC_ROWS];
-    for (int c = 0; c < cols; c += DOT_BLOCK) {
-        int k = cols - c < DOT_BLOCK ? cols - c : DOT_BLOCK;
+    const int most = DOT_BYTES / X_BYTES(num);
+    for (int c = 0; c < cols; c += most) {
+        int k = cols - c < most ? cols - c : most;
         for (int i = 0; i < n; i++)
             at[i] = (const char *)x[i] + (size_t)c * X_BYTES(num);
         block(out, ldo, num, w + (size_t)c * WEIGHT_BYTES(num), ldw, rows, at, n, k, c == 0);
@@ -206,7 +210,7 @@ void VEC(dots)(float *out, size_t ldo, enum number num, const void *w, size_t ld
 #endif
 }
 
-enum { MIX_BLOCK = 256 }; /* keys added into one accumulator before it goes to y */
+enum { MIX_BLOCK = 128 }; /* keys added into one accumulator before it goes to y */
 
 /* y[nx][nv vectors] += p[nx][keys] v, the last vector having `last` lanes. */
 INLINE void mix_tile(float *y, size_t ldy, const float *p, size_t ldp, const char *v, size_t ldv,
@@ -218,6 +222,7 @@ INLINE void mix_tile(float *y, size_t ldy, const float *p, size_t ldp, const cha
 #pragma GCC unroll 4
         for (int c = 0; c < nv; c++) {
             const char *from = v + (size_t)c * vector;
+            __builtin_prefetch(from + MIX_AHEAD * ldv);
             if (c == nv - 1 && last < VL)
                 b[c] = weights_n((enum number)type, from, last);
             else
@@ -257,17 +262,35 @@ INLINE void mix_rows(float *y, size_t ldy, const float *p, size_t ldp, const cha
         mix_tile(y + c, ldy, p, ldp, v + c * size, ldv, type, keys, width - c, nx, 1);
 }
 
+/* All rows, in tiles of MIX_ROWS and one of what is left, so that few rows read V once. */
 INLINE void mix_type(float *y, size_t ldy, const float *p, size_t ldp, int n, const char *v,
                      size_t ldv, const enum dtype type, int keys, int width)
 {
-    int i = 0;
-    for (; i + MIX_ROWS <= n; i += MIX_ROWS)
-        mix_rows(y + (size_t)i * ldy, ldy, p + (size_t)i * ldp, ldp, v, ldv, type, keys, width,
-                 MIX_ROWS);
-    for (; i + 2 <= n; i += 2)
-        mix_rows(y + (size_t)i * ldy, ldy, p + (size_t)i * ldp, ldp, v, ldv, type, keys, width, 2);
-    if (i < n)
-        mix_rows(y + (size_t)i * ldy, ldy, p + (size_t)i * ldp, ldp, v, ldv, type, keys, width, 1);
+    for (int i; n > 0; n -= i, y += (size_t)i * ldy, p += (size_t)i * ldp) {
+        i = n < MIX_ROWS ? n : MIX_ROWS;
+        switch (i) {
+        case 1:
+            mix_rows(y, ldy, p, ldp, v, ldv, type, keys, width, 1);
+            break;
+        case 2:
+            mix_rows(y, ldy, p, ldp, v, ldv, type, keys, width, 2);
+            break;
+        case 3:
+            mix_rows(y, ldy, p, ldp, v, ldv, type, keys, width, 3);
+            break;
+        case 4:
+            mix_rows(y, ldy, p, ldp, v, ldv, type, keys, width, 4);
+            break;
+#if VL == 16 || defined(__aarch64__)
+        case 5:
+            mix_rows(y, ldy, p, ldp, v, ldv, type, keys, width, 5);
+            break;
+        default:
+            mix_rows(y, ldy, p, ldp, v, ldv, type, keys, width, 6);
+            break;
+#endif
+        }
+    }
 }
 
 void VEC(mix)(float *y, size_t ldy, const float *p, size_t ldp, int n, const void *v, size_t ldv,
