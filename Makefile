@@ -27,7 +27,9 @@ demo: ## ask a small random-weights model a spoken question, answer in out/answe
 	@$(call cmake,release,--target parley)
 	@mkdir -p out
 	@echo "The model's weights are random: its words and its sound are noise."
-	build/parley ask --model $(MODEL) --in $(QUESTION) --out out/answer.wav
+	build/parley ask --model $(MODEL) --in $(QUESTION) --out out/answer.wav \
+	    --max-tokens 40 --max-frames 50
+	@echo "The answer's sound is in out/answer.wav."
 
 check: ## everything: build, unit, parity, sanitizers, fuzzing, lint; a table at the end
 	@tools/setup.sh check
