@@ -15,6 +15,7 @@
 #include "base/util.h"
 #include "daemon/commands.h"
 #include "daemon/plan.h"
+#include "daemon/session.h"
 #include "model/model.h"
 #include "model/tokenizer.h"
 
@@ -36,39 +37,6 @@ struct inspection {
     int err; /* of the first that failed */
 };
 
-static struct plan_row sum_rows(const struct plan_row *row, int n)
-{
-    struct plan_row sum = {.component = "sum"};
-    for (int i = 0; i < n; i++) {
-        sum.tensors += row[i].tensors;
-        sum.parameters += row[i].parameters;
-        sum.mapped += row[i].mapped;
-        sum.owned += row[i].owned;
-    }
-    return sum;
-}
-
-/* "BF16", "F32+BF16"; "-" for what is not used. */
-static const char *types_text(char *buf, size_t size, const struct plan_row *row)
-{
-    size_t at = 0;
-    snprintf(buf, size, "-");
-    for (int t = 0; t < DT_COUNT; t++)
-        if (row->types >> t & 1)
-            at += (size_t)snprintf(buf + at, size - at, "%s%s", at ? "+" : "",
-                                   dtype_name((enum dtype)t));
-    return buf;
-}
-
-static void print_row(const struct plan_row *row)
-{
-    char types[32], mapped[32], owned[32];
-    printf("  %-16s %8zu %12.3fM %-10s %10s %10s\n", row->component, row->tensors,
-           (double)row->parameters / 1e6, row->types ? types_text(types, sizeof(types), row) : "",
-           bytes_text(mapped, sizeof(mapped), (double)row->mapped),
-           bytes_text(owned, sizeof(owned), (double)row->owned));
-}
-
 static void print_layout(const struct inspection *in)
 {
     const struct config *c = &in->model->config;
@@ -88,29 +56,12 @@ static void print_layout(const struct inspection *in)
         printf("  tokenizer   %d tokens\n", tokenizer_count(in->tokenizer));
 }
 
-static void print_plan(const struct inspection *in)
-{
-    const struct plan_row *row;
-    char need[32], have[32];
-    int n = model_plan(in->model, &row);
-    struct plan_row sum = sum_rows(row, n);
-    size_t available = memory_available();
-    printf("\n  %-16s %8s %13s %-10s %10s %10s\n", "component", "tensors", "parameters", "types",
-           "in files", "in memory");
-    for (int i = 0; i < n; i++)
-        print_row(&row[i]);
-    print_row(&sum);
-    bytes_text(need, sizeof(need), (double)(sum.mapped + sum.owned));
-    bytes_text(have, sizeof(have), (double)available);
-    printf("\n  memory      %s of weights, %s free: %s\n", need, have,
-           sum.mapped + sum.owned <= available ? "fits (caches come on top)" : "does not fit");
-}
-
 static void print_text(const struct inspection *in)
 {
     if (in->model) {
         print_layout(in);
-        print_plan(in);
+        printf("\n");
+        plan_print(stdout, in->model, 0);
     } else {
         printf("%s\n", in->dir);
     }
@@ -153,7 +104,7 @@ static void add_model_json(json_t *root, const struct inspection *in)
     const struct plan_row *row;
     struct model_layout layout;
     int n = model_plan(in->model, &row);
-    struct plan_row sum = sum_rows(row, n);
+    struct plan_row sum = plan_sum(in->model);
     json_t *components = json_array(), *speakers = json_array();
     model_layout(in->model, &layout);
     for (int i = 0; i < n; i++)
@@ -195,11 +146,8 @@ static void look(struct inspection *in)
     const struct model_opts o = {.dir = in->dir, .text_only = in->text_only};
     in->err = model_open(&in->model, &o, &in->why);
     int err = tokenizer_open(&in->tokenizer, in->dir, &in->why);
-    if (err == 0 && in->model && tokenizer_count(in->tokenizer) > in->model->config.thinker.vocab)
-        err = problem_add(&in->why, -EINVAL,
-                          "tokenizer: found %d tokens, expected at most "
-                          "thinker_config.text_config.vocab_size, which is %d",
-                          tokenizer_count(in->tokenizer), in->model->config.thinker.vocab);
+    if (err == 0 && in->model)
+        err = session_check_tokenizer(in->model, in->tokenizer, &in->why);
     if (in->err == 0)
         in->err = err;
 }

@@ -47,58 +47,79 @@ size_t memory_available(void)
     return best > 0 ? (size_t)best : 0;
 }
 
-static void sum_rows(const struct model *m, size_t *mapped, size_t *owned)
+struct plan_row plan_sum(const struct model *m)
 {
     const struct plan_row *row;
+    struct plan_row sum = {.component = "sum"};
     int n = model_plan(m, &row);
-    *mapped = *owned = 0;
     for (int i = 0; i < n; i++) {
-        *mapped += row[i].mapped;
-        *owned += row[i].owned;
+        sum.tensors += row[i].tensors;
+        sum.parameters += row[i].parameters;
+        sum.mapped += row[i].mapped;
+        sum.owned += row[i].owned;
     }
+    return sum;
+}
+
+const char *types_text(char *buf, size_t size, unsigned types)
+{
+    size_t at = 0;
+    snprintf(buf, size, "-");
+    for (int t = 0; t < DT_COUNT; t++)
+        if (types >> t & 1)
+            at += (size_t)snprintf(buf + at, size - at, "%s%s", at ? "+" : "",
+                                   dtype_name((enum dtype)t));
+    return buf;
+}
+
+static void print_row(FILE *f, const struct plan_row *row)
+{
+    char types[32], mapped[32], owned[32];
+    fprintf(f, "  %-16s %8zu %12.3fM %-10s %10s %10s\n", row->component, row->tensors,
+            (double)row->parameters / 1e6,
+            row->types ? types_text(types, sizeof(types), row->types) : "",
+            bytes_text(mapped, sizeof(mapped), (double)row->mapped),
+            bytes_text(owned, sizeof(owned), (double)row->owned));
 }
 
 void plan_print(FILE *f, const struct model *m, size_t caches)
 {
     const struct plan_row *row;
-    char mapped_text[32], owned_text[32];
-    size_t mapped, owned;
+    struct plan_row sum = plan_sum(m);
+    char need[32], have[32];
     int n = model_plan(m, &row);
-    fprintf(f, "%-18s %8s %10s %5s %11s %11s\n", "memory plan", "tensors", "parameters", "type",
+    fprintf(f, "  %-16s %8s %13s %-10s %10s %10s\n", "component", "tensors", "parameters", "types",
             "in files", "in memory");
     for (int i = 0; i < n; i++)
-        fprintf(f, "  %-16s %8zu %9.2fM %5s %11s %11s\n", row[i].component, row[i].tensors,
-                (double)row[i].parameters / 1e6, dtype_name(row[i].type),
-                bytes_text(mapped_text, sizeof(mapped_text), (double)row[i].mapped),
-                bytes_text(owned_text, sizeof(owned_text), (double)row[i].owned));
-    sum_rows(m, &mapped, &owned);
-    fprintf(f, "  %-16s %8s %10s %5s %11s %11s\n", "caches, buffers", "", "", "", "",
-            bytes_text(owned_text, sizeof(owned_text), (double)caches));
-    fprintf(f, "  %-16s %8s %10s %5s %11s %11s\n", "sum", "", "", "",
-            bytes_text(mapped_text, sizeof(mapped_text), (double)mapped),
-            bytes_text(owned_text, sizeof(owned_text), (double)(owned + caches)));
-    fprintf(f, "  %-16s %38s\n", "free now",
-            bytes_text(owned_text, sizeof(owned_text), (double)memory_available()));
+        print_row(f, &row[i]);
+    if (caches > 0)
+        fprintf(f, "  %-16s %44s %10s\n", "caches, buffers", "",
+                bytes_text(need, sizeof(need), (double)caches));
+    sum.owned += caches;
+    print_row(f, &sum);
+    fprintf(f, "  %-16s %s needed, %s free\n", "memory",
+            bytes_text(need, sizeof(need), (double)(sum.mapped + sum.owned)),
+            bytes_text(have, sizeof(have), (double)memory_available()));
 }
 
 int plan_check(const struct model *m, size_t caches, bool paging, struct problems *why)
 {
-    size_t mapped, owned, available = memory_available();
+    struct plan_row sum = plan_sum(m);
+    size_t owned = sum.owned + caches, available = memory_available();
     char need[32], have[32];
-    sum_rows(m, &mapped, &owned);
     if (available == 0)
         return 0;
     bytes_text(have, sizeof(have), (double)available);
-    if (owned + caches > available)
+    if (owned > available)
         return problem_add(why, -ENOMEM,
                            "memory: found %s free, expected %s for caches and buffers; a smaller "
                            "--context needs less",
-                           have, bytes_text(need, sizeof(need), (double)(owned + caches)));
-    if (mapped + owned + caches > available && !paging)
+                           have, bytes_text(need, sizeof(need), (double)owned));
+    if (sum.mapped + owned > available && !paging)
         return problem_add(why, -ENOMEM,
                            "memory: found %s free, expected %s to hold the weights; --paging reads "
                            "them from disk as they are used, which is slow",
-                           have, bytes_text(need, sizeof(need), (double)(mapped + owned + caches)));
+                           have, bytes_text(need, sizeof(need), (double)(sum.mapped + owned)));
     return 0;
 }
 
@@ -107,6 +128,8 @@ static void show_component(const struct load_meter *l, const struct model *m, in
     const struct plan_row *row;
     char size[32];
     model_plan(m, &row);
+    if (row[i].mapped + row[i].owned == 0)
+        return; /* tensors that are left alone */
     fprintf(l->out, "loaded %s: %s, %.1f s\n", row[i].component,
             bytes_text(size, sizeof(size), (double)(row[i].mapped + row[i].owned)),
             clock_seconds() - l->start);

@@ -18,7 +18,13 @@ const char *bytes_text(char *buf, size_t size, double bytes);
  * less. 0 when neither can be read. */
 size_t memory_available(void);
 
-/* One row per component, the caches, the sum, and what is free. */
+/* "F32+BF16" of a plan row's types. */
+const char *types_text(char *buf, size_t size, unsigned types);
+
+/* All rows together. */
+struct plan_row plan_sum(const struct model *m);
+
+/* One row per component, the caches (0 = not known), the sum, and what is free. */
 void plan_print(FILE *f, const struct model *m, size_t caches);
 
 /* 0, or -ENOMEM with a sentence that has the figures: anonymous memory must fit; so must the mapped

@@ -46,6 +46,38 @@ static struct talker_opts talker_options(const struct session *s, const struct s
                                 .residual_sampling = o->greedy ? &greedy->residual : NULL};
 }
 
+int session_check_tokenizer(const struct model *m, const struct tokenizer *t, struct problems *why)
+{
+    const struct token_ids *c = &m->config.tokens;
+    const struct {
+        const char *field, *text;
+        int32_t id;
+    } control[] = {
+        {"im_start_token_id", "<|im_start|>", c->im_start},
+        {"im_end_token_id", "<|im_end|>", c->im_end},
+        {"system_token_id", "system", c->system},
+        {"user_token_id", "user", c->user},
+        {"assistant_token_id", "assistant", c->assistant},
+        {"audio_start_token_id", "<|audio_start|>", c->audio_start},
+        {"audio_token_id", "<|audio_pad|>", c->audio_pad},
+        {"audio_end_token_id", "<|audio_end|>", c->audio_end},
+    };
+    int err = 0, count = tokenizer_count(t);
+    if (count > m->config.thinker.vocab)
+        err = problem_add(why, -EINVAL,
+                          "tokenizer: found ids up to %d, expected below the %d rows of "
+                          "thinker.model.embed_tokens.weight",
+                          count - 1, m->config.thinker.vocab);
+    for (size_t i = 0; i < ARRAY_LEN(control); i++) {
+        int id = tokenizer_find(t, control[i].text);
+        if (id != control[i].id)
+            err = problem_add(why, -EINVAL,
+                              "tokenizer: found %s at id %d, expected %d as config.json's %s says",
+                              control[i].text, id, control[i].id, control[i].field);
+    }
+    return err;
+}
+
 static int open_files(struct session *s, const struct session_opts *o, struct problems *why)
 {
     const struct device_opts d = {.name = o->device, .threads = o->threads};
@@ -59,6 +91,8 @@ static int open_files(struct session *s, const struct session_opts *o, struct pr
         err = model_open(&s->model, &m, why);
     if (err == 0 && o->dir != NULL)
         err = tokenizer_open(&s->tokenizer, o->dir, why);
+    if (err == 0 && o->dir != NULL)
+        err = session_check_tokenizer(s->model, s->tokenizer, why);
     return err;
 }
 

@@ -46,6 +46,10 @@ struct session {
 /* 0 or negative errno and sentences. On failure nothing is left open. */
 int session_open(struct session *s, const struct session_opts *o, struct problems *why);
 
+/* The vocabulary belongs to the model: no id beyond its embedding, the control tokens where its
+ * config.json says. 0, or -EINVAL and a sentence for each that differs. */
+int session_check_tokenizer(const struct model *m, const struct tokenizer *t, struct problems *why);
+
 /* As engine_hear; what the Talker can already compute of the question is computed too. */
 int session_hear(struct session *s, const float *pcm, size_t n, struct problems *why);
 
