@@ -186,8 +186,8 @@ static int ask_question(struct bench *b, struct session *s, struct problems *why
     if (err == 0)
         err = engine_turn(s->engine, why);
     for (size_t at = 0; err == 0 && at < b->samples; at += PIECE)
-        err = session_hear(s, b->question + at,
-                           b->samples - at < PIECE ? b->samples - at : PIECE, why);
+        err = session_hear(s, b->question + at, b->samples - at < PIECE ? b->samples - at : PIECE,
+                           why);
     return err;
 }
 

@@ -15,8 +15,9 @@
  *     loader put them). Nothing overlaps unless an op says so.
  *   - What changes from step to step (ids, positions) is read from device memory, so that a backend
  *     may record a step once and replay it.
- *   - Sums are fp32 or wider. A row's result does not depend on `n` nor on the number of threads: one row at
- *     a time and many rows at once agree bit for bit.
+ *   - Sums are fp32 or wider. A row's result does not depend on `n` nor on the number of threads:
+ *     one row at a time and many rows at once agree bit for bit. (A KV ring of another length may
+ *     round differently.)
  *   - Ops never fail and never print. Sizes were checked when the model was opened.
  *   - Threads: a device belongs to one thread at a time; open one per stage thread.
  */

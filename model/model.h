@@ -130,10 +130,10 @@ struct model {
     struct audio_weights audio;
     struct talker_weights talker;     /* left empty in text-only mode */
     struct code2wav_weights code2wav; /* likewise */
-    enum dtype kv_type; /* of the KV caches: F32 when the Thinker is F32, else F16, whose
-                           rounding is 8 times finer than BF16 at the same size */
-    bool speech;                      /* talker and code2wav are bound */
-    struct loader *loader;            /* mapped files, owned memory; private */
+    enum dtype kv_type;    /* of the KV caches: F32 when the Thinker is F32, else F16, whose
+                              rounding is 8 times finer than BF16 at the same size */
+    bool speech;           /* talker and code2wav are bound */
+    struct loader *loader; /* mapped files, owned memory; private */
 };
 
 struct model_opts {

@@ -246,7 +246,8 @@ static int parse_all(struct st_header *h, json_t *root, size_t data_size, const 
         return err;
     json_object_foreach(root, key, v)
     {
-        const struct entry e = {file, strcpy(name, key), why};
+        memcpy(name, key, strlen(key) + 1);
+        const struct entry e = {file, name, why};
         int bad = check_name(name, file, why);
         name += strlen(name) + 1;
         if (bad == 0 && strcmp(key, "__metadata__") == 0)

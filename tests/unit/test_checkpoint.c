@@ -369,7 +369,7 @@ static void alter_files(struct tiny *t, const struct refusal *r)
         tiny_put(t, r->where, r->to, strlen(r->to));
     else if (r->act == CUT) {
         free(tiny_get(t, r->where, &n));
-        long to = atol(r->to);
+        long to = strtol(r->to, NULL, 10);
         tiny_truncate(t, r->where, to < 0 ? n - (size_t)-to : (size_t)to);
     }
 }

@@ -45,8 +45,8 @@ static const char *ids_of(const struct tokenizer *t, const char *text, unsigned 
     int n = tokenizer_encode(t, text, strlen(text), flags, ids, ARRAY_LEN(ids));
     assert_true(n >= 0);
     out[0] = '\0';
-    for (int i = 0; i < n; i++)
-        sprintf(out + strlen(out), "%s%d", i ? " " : "", ids[i]);
+    for (int i = 0, at = 0; i < n; i++)
+        at += snprintf(out + at, sizeof(out) - (size_t)at, "%s%d", i ? " " : "", ids[i]);
     return out;
 }
 
@@ -282,7 +282,8 @@ static void test_pieces(void **state)
         size_t len = strlen(table[i].text);
         for (size_t at = 0, n; at < len; at += n) {
             n = pretokenize_next(table[i].text + at, len - at);
-            sprintf(out + strlen(out), "%s%.*s", at ? "|" : "", (int)n, table[i].text + at);
+            snprintf(out + strlen(out), sizeof(out) - strlen(out), "%s%.*s", at ? "|" : "", (int)n,
+                     table[i].text + at);
         }
         assert_string_equal(out, table[i].pieces);
     }
@@ -551,7 +552,7 @@ static void test_open(void **state)
     assert_int_equal(tokenizer_count(t), tokenizer_count(*state));
     const char *text = "hello <|im_end|><think>\u00e9 world aaaa<n\u00e9>";
     char all[512];
-    strcpy(all, ids_of(t, text, TOKENIZER_ADDED));
+    snprintf(all, sizeof(all), "%s", ids_of(t, text, TOKENIZER_ADDED));
     assert_string_equal(ids_of(*state, text, TOKENIZER_ADDED), all);
     tokenizer_close(t);
 
