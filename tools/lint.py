@@ -39,7 +39,6 @@ FREE = {"tests", "tools"}  # folders that are not part of the program
 LIBRARIES = {
     "jansson.h": {"model", "daemon"},
     "utf8proc.h": {"model"},
-    "pcre2.h": {"model"},
     "sndfile.h": {"daemon", "audio"},
     "soxr.h": {"daemon", "audio"},
     "alsa/asoundlib.h": {"audio"},
