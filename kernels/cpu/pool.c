@@ -9,15 +9,15 @@
  *              leaves (takes one off).
  *
  * So the owner never waits for a worker that slept through the job, and a worker that comes late
- * finds the gate closed. A worker that has watched in vain for a while sleeps on a condition
- * variable; `sleepers` is raised before its last look at the gate and read after the gate was
- * opened, both sequentially consistent, hence one of the two sees the other.
+ * finds the gate closed. Who has watched in vain for a while sleeps on a condition variable,
+ * workers and owner alike. `sleepers` is raised before a worker's last look at the gate and read
+ * after the gate was opened, both sequentially consistent, hence one of the two sees the other;
+ * `waiting` likewise.
  */
 #include "kernels/cpu/pool.h"
 
 #include <errno.h>
 #include <pthread.h>
-#include <sched.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -27,7 +27,7 @@
 enum {
     OPEN = 1 << 16,  /* gate: a job may be entered; the bits below count those inside */
     WATCH = 2000,    /* looks at the gate before sleeping, 20-100 us */
-    PATIENCE = 4000, /* looks at the last worker before giving way to it */
+    PATIENCE = 2000, /* looks at the last worker before sleeping, likewise */
 };
 
 struct pool {
@@ -38,11 +38,12 @@ struct pool {
 
     _Alignas(64) atomic_int gate;
     atomic_int sleepers;
+    atomic_bool waiting; /* the owner sleeps until nobody is inside */
     atomic_bool stop;
     _Alignas(64) atomic_int next; /* the first task not claimed */
 
     pthread_mutex_t lock; /* guards nothing but the sleep */
-    pthread_cond_t wake;
+    pthread_cond_t wake, left;
     int threads; /* with the owner; workers has one less that runs */
     struct worker *workers;
 };
@@ -79,6 +80,16 @@ static bool enter(struct pool *p)
     return false;
 }
 
+/* The last one out wakes an owner that has lost patience. */
+static void leave(struct pool *p)
+{
+    if (atomic_fetch_sub(&p->gate, 1) != 1 || !atomic_load(&p->waiting))
+        return;
+    pthread_mutex_lock(&p->lock);
+    pthread_cond_signal(&p->left);
+    pthread_mutex_unlock(&p->lock);
+}
+
 static bool called(struct pool *p)
 {
     return (atomic_load(&p->gate) & OPEN) || atomic_load(&p->stop);
@@ -108,13 +119,30 @@ static void *worker_main(void *arg)
         await(p);
         if (enter(p)) {
             work(p, w->number);
-            atomic_fetch_sub_explicit(&p->gate, 1, memory_order_release);
+            leave(p);
             /* The job is over but may stay open for a moment: look away until it is closed. */
             while (atomic_load_explicit(&p->gate, memory_order_relaxed) & OPEN)
                 relax();
         }
     }
     return NULL;
+}
+
+/* Waits until nobody is inside the closed gate. A worker that was taken off its processor in the
+ * middle of a task needs one to finish it: then sleep, so that the system may use this one. */
+static void join(struct pool *p)
+{
+    for (int i = 0; i < PATIENCE; i++) {
+        if (atomic_load_explicit(&p->gate, memory_order_acquire) == 0)
+            return;
+        relax();
+    }
+    pthread_mutex_lock(&p->lock);
+    atomic_store(&p->waiting, true);
+    while (atomic_load(&p->gate) != 0)
+        pthread_cond_wait(&p->left, &p->lock);
+    atomic_store(&p->waiting, false);
+    pthread_mutex_unlock(&p->lock);
 }
 
 static void wake_all(struct pool *p)
@@ -140,12 +168,7 @@ void pool_run(struct pool *p, void (*fn)(void *arg, int task, int worker), void 
         wake_all(p);
     work(p, 0);
     atomic_fetch_and_explicit(&p->gate, ~OPEN, memory_order_acq_rel);
-    for (int i = 0; atomic_load_explicit(&p->gate, memory_order_acquire) != 0; i++) {
-        if (i < PATIENCE)
-            relax();
-        else
-            sched_yield(); /* it was taken off its processor, perhaps in favour of this thread */
-    }
+    join(p);
 }
 
 int pool_threads(const struct pool *p)
@@ -165,6 +188,7 @@ int pool_open(struct pool **ret, int threads)
     *p = (struct pool){.threads = 1, .workers = workers};
     pthread_mutex_init(&p->lock, NULL);
     pthread_cond_init(&p->wake, NULL);
+    pthread_cond_init(&p->left, NULL);
     for (int err; p->threads < threads; p->threads++) {
         struct worker *w = &workers[p->threads];
         *w = (struct worker){.pool = p, .number = p->threads};
@@ -186,6 +210,7 @@ void pool_close(struct pool *p)
     for (int i = 1; i < p->threads; i++)
         thread_join(&p->workers[i].thread);
     pthread_cond_destroy(&p->wake);
+    pthread_cond_destroy(&p->left);
     pthread_mutex_destroy(&p->lock);
     free(p->workers);
     free(p);

@@ -39,7 +39,7 @@ static void scores(float *p, const float *q, const struct kv *kv, int head, floa
         for (int i = 0; i < kv->dim; i++)
             s += (double)q[i] * dtype_read(kv->type, kv->k, key + (size_t)i);
         p[j - from] = (float)s * scale;
-        top = fmax(top, p[j - from]);
+        top = p[j - from] > top ? p[j - from] : top;
     }
     for (int j = 0; j < to - from; j++)
         sum += exp(p[j] - top);

@@ -85,12 +85,11 @@ static void free_weight(struct weight *w)
 static void close_to(const struct devices *d, const char *what, const float *got, const float *want,
                      size_t n, double tolerance)
 {
-    double top = 1e-30, worst = 0;
+    double top = 1e-30;
     for (size_t i = 0; i < n; i++)
-        top = fmax(top, fabs((double)want[i]));
+        top = fabs((double)want[i]) > top ? fabs((double)want[i]) : top;
     for (size_t i = 0; i < n; i++) {
         double e = fabs((double)got[i] - want[i]) / top;
-        worst = e > worst || e != e ? e : worst;
         if (!(e <= tolerance))
             fail_msg("%s: %s: element %zu is %g, the twin has %g (relative error %g)", d->name,
                      what, i, (double)got[i], (double)want[i], e);
