@@ -79,6 +79,8 @@ void cpu_scale_add(struct device *d, float *y, const float *x, int n, int dim, c
 void cpu_gate_add(struct device *d, float *y, const float *x, int n, int dim, const float *gate);
 void cpu_snake(struct device *d, float *y, const float *x, int t, int channels, const float *alpha,
                const float *inv_beta);
+void cpu_route(struct device *d, int32_t *ids, float *weights, const float *logits, int n,
+               int experts, int k, int renorm);
 
 /* conv.c */
 void cpu_conv2d(struct device *d, float *y, const float *x, int n, int h, int w,

@@ -181,3 +181,30 @@ void cpu_snake(struct device *d, float *y, const float *x, int t, int channels, 
     r.dim = (size_t)channels;
     run((struct cpu *)d, &r);
 }
+
+struct routing {
+    struct device *d;
+    int32_t *ids;
+    float *weights;
+    const float *logits;
+    int n, experts, k, renorm;
+};
+
+enum { ROUTE_ROWS = 8 }; /* of a task, about 30 us */
+
+static void route_task(void *arg, int task, int worker)
+{
+    const struct routing *r = arg;
+    int from = task * ROUTE_ROWS, n = min_int(ROUTE_ROWS, r->n - from);
+    size_t at = (size_t)from * (size_t)r->k;
+    (void)worker;
+    plain_route(r->d, r->ids + at, r->weights + at, r->logits + (size_t)from * (size_t)r->experts,
+                n, r->experts, r->k, r->renorm);
+}
+
+void cpu_route(struct device *d, int32_t *ids, float *weights, const float *logits, int n,
+               int experts, int k, int renorm)
+{
+    struct routing r = {d, ids, weights, logits, n, experts, k, renorm};
+    pool_run(((struct cpu *)d)->pool, route_task, &r, (n + ROUTE_ROWS - 1) / ROUTE_ROWS);
+}

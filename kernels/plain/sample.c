@@ -38,12 +38,15 @@ static double uniform(uint64_t seed, uint64_t draw)
 /* exp(x) for x <= 0, to about 1e-15: x = k ln 2 + r with |r| <= ln(2)/2, exp(r) by its series. */
 static double exp_portable(double x)
 {
+    static const double inverse[15] = {0,        1.0,      1.0 / 2,  1.0 / 3,  1.0 / 4,
+                                       1.0 / 5,  1.0 / 6,  1.0 / 7,  1.0 / 8,  1.0 / 9,
+                                       1.0 / 10, 1.0 / 11, 1.0 / 12, 1.0 / 13, 1.0 / 14};
     static const double ln2_hi = 0x1.62e42fefa3800p-1, ln2_lo = 0x1.ef35793c76730p-45;
     if (!(x > -700))
         return 0;
     double k = floor(x * 1.4426950408889634 + 0.5), r = x - k * ln2_hi - k * ln2_lo, sum = 1;
     for (int i = 14; i > 0; i--)
-        sum = 1 + sum * r / i;
+        sum = 1 + sum * r * inverse[i];
     return ldexp(sum, (int)k);
 }
 
