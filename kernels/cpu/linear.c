@@ -9,7 +9,7 @@
 #include "kernels/cpu/cpu.h"
 
 enum {
-    BLOCK_BYTES = 256 << 10, /* weights of one task */
+    BLOCK_BYTES = 512 << 10, /* weights of one task */
     BLOCK_ROWS = 128,        /* and at most so many rows */
     ROW_STEP = 8,            /* rows of a block: whole tiles */
     SERIAL_WORK = 1 << 16,   /* multiplications not worth waking anybody for, about 2 us */
