@@ -14,7 +14,8 @@ import torch
 import torch.nn as nn
 
 from codec import AutoEncoder, LogMel, Quantiser, encode_all
-from common import CODES, DEVICE, GROUPS, HOP, Clock, Reporter, held_out, read_clips, save, setup
+from common import (CODES, DEVICE, GROUPS, HOP, Clock, Reporter, halves, held_out, read_clips,
+                    save, setup)
 
 WINDOW, PLAIN_STEPS = 32, 500  # frames of a training crop; steps before the quantiser comes in
 
@@ -121,7 +122,9 @@ def main():
     bits = [float(torch.special.entr(u / u.sum()).sum() / np.log(2)) for u in used]
     print("codec: entropy of the codes in bits", [round(b, 1) for b in bits], flush=True)
     scale = quantiser(model.encode(mels[None, :2000]))[0].std().item()
-    save({"model": model.state_dict(), "quantiser": quantiser.state_dict(), "scale": scale},
+    save({"model": halves(model.state_dict()), "scale": scale,
+          "quantiser": {"books": quantiser.books, "counts": quantiser.counts,
+                        "sums": quantiser.sums}},
          f"{args.out}/codec.pt")
     save({"codes": codes.to(torch.int16).cpu(), "starts": starts, "train": train_count,
           "texts": [c["text"] for c in clips], "audio": audio.cpu()}, f"{args.out}/codes.pt")

@@ -5,7 +5,7 @@ usage: train_thinker.py DATA OUT TOKENIZER [--seconds 600] [--resume THINKER]
 
 Reads DATA/questions.i16 and .jsonl; writes OUT/thinker.pt.
 
-First every clip is heard in several disguises (augment.py), whose log-mels stay on the GPU.  The
+First every clip is heard in several disguises (disguise.py), whose log-mels stay on the GPU.  The
 loss is on the answers alone.  Two helps, of which nothing is left in the model's files: in the
 first part of the time the encoder also has to write down what it hears (CTC), and a share of the
 dialogues asks for the question itself ("transcribe")."""
@@ -19,7 +19,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-import augment
+import disguise
 from common import (DEVICE, ON_GPU, Adam, Clock, Reporter, autocast, graphed, halves, held_out,
                     pace, read_clips, save, setup)
 from config import ENCODER
@@ -76,7 +76,7 @@ class Bank:
         waves = self.samples[place].float() / 32768
         waves = torch.where(at < lengths[:, None], waves, 0.0)
         if variant:
-            waves, lengths = augment.augment(waves, lengths, LONGEST)
+            waves, lengths = disguise.augment(waves, lengths, LONGEST)
         waves = F.pad(waves, (0, max(0, 640 - waves.shape[1])))
         waves = (waves * 32768).round().clamp(-32768, 32767) / 32768
         mels, frames = self.mel(waves, lengths)

@@ -18,7 +18,7 @@ import torch.nn as nn
 
 from codec import LATENT, LogMel, mel_bank
 from common import (CODES, DEVICE, GROUPS, HOP, ON_GPU, RATE, Adam, Clock, Reporter, autocast,
-                    graphed, pace, save, setup, wait_for)
+                    graphed, halves, pace, save, setup, wait_for)
 from config import CODE2WAV
 from discriminators import Judges, judge_loss, maker_loss
 
@@ -278,7 +278,7 @@ def main():
 
     def keep():
         with training.making.averaged():
-            save({"model": model.state_dict(), "sizes": sizes, "step": clock.step},
+            save({"model": halves(model.state_dict()), "sizes": sizes, "step": clock.step},
                  f"{args.out}/code2wav.pt")
 
     train(training, clock, 0.0 if args.resume else PLAIN, keep)
