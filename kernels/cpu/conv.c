@@ -165,7 +165,8 @@ static void narrow(struct cpu *c, struct patches *p, float *y, size_t t, const s
     size_t chunk = p->dilation == 1 ? 0 : PATCH_BYTES / ldx + 1;
     char *scratch = host_scratch(&c->host.d, weights + near + chunk * ldx);
     struct turning turning = {w, scratch, p->in, (size_t)p->kernel};
-    struct weight turned = {scratch, w->type, w->rows, w->cols};
+    struct weight turned = *w;
+    turned.data = scratch;
     p->near = (const char *)(p->x - history * p->in);
     if (p->num == NUM_PAIR) {
         cpu_convert(c, scratch + weights, p->x - history * p->in, (history + t) * p->in, p->num);

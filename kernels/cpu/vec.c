@@ -28,4 +28,5 @@ const struct vec VEC(vec) = {
     .layer = VEC(layer),
     .turn = VEC(turn),
     .depthwise = VEC(depthwise),
+    .read = VEC(read),
 };

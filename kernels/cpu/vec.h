@@ -52,6 +52,8 @@ struct vec {
     /* y[c] = bias[c] + sum over i of w[i][c] x[i][c], rows of n */
     void (*depthwise)(float *y, const float *x, const float *w, const float *bias, int kernel,
                       size_t n);
+    /* The sum of the 32-bit words, but for some at the end: reads memory and does little else. */
+    uint32_t (*read)(const void *data, size_t bytes);
 };
 
 /* The best instruction set of this machine, or the one called `name`; NULL when it is not there. */

@@ -24,5 +24,6 @@ void VEC(layer)(float *y, const float *x, const float *w, const float *b, float 
 void VEC(turn)(float *x, const float *c, const float *s, size_t n);
 void VEC(depthwise)(float *y, const float *x, const float *w, const float *bias, int kernel,
                     size_t n);
+uint32_t VEC(read)(const void *data, size_t bytes);
 
 #endif

@@ -209,3 +209,21 @@ void VEC(depthwise)(float *y, const float *x, const float *w, const float *bias,
         store(y + i, sum, m);
     }
 }
+
+/* Streams a page apart, as rows of a matrix are. */
+uint32_t VEC(read)(const void *data, size_t bytes)
+{
+    enum { STREAMS = 8, PAGE = 4096 };
+    const char *p = data;
+    vu sum[STREAMS] = {{0}};
+    for (; bytes >= (size_t)STREAMS * PAGE; p += STREAMS * PAGE, bytes -= (size_t)STREAMS * PAGE)
+        for (size_t at = 0; at < PAGE; at += sizeof(vu))
+#pragma GCC unroll 8
+            for (size_t s = 0; s < STREAMS; s++)
+                sum[s] += (vu)vf_load(p + s * PAGE + at);
+    for (; bytes >= sizeof(vu); p += sizeof(vu), bytes -= sizeof(vu))
+        sum[0] += (vu)vf_load(p);
+    for (int s = 1; s < STREAMS; s++)
+        sum[0] += sum[s];
+    return sum[0][0] + sum[0][VL / 2];
+}

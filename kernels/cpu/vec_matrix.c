@@ -30,8 +30,7 @@ enum {
 #endif
     TILE_W = 4,
     TILE_W_ONE = 8, /* weight rows with one row of x */
-    AHEAD = 8,      /* rows of prefetch distance; the machine does not see that rows follow */
-    MIX_AHEAD = 16, /* each other when they are a page or more long */
+    MIX_AHEAD = 16, /* rows of prefetch: the machine does not see that distant rows follow */
 };
 
 /* Bytes of one weight and of one x, and elements a vector register takes. */
@@ -97,11 +96,8 @@ INLINE void tile(float *out, size_t ldo, const enum number num, const char *w, s
     int c = 0;
     for (; c + STEP(num) <= k; c += STEP(num)) {
 #pragma GCC unroll 8
-        for (int r = 0; r < nw; r++) {
+        for (int r = 0; r < nw; r++)
             a[r] = weights(num, w + (size_t)r * ldw + (size_t)c * WEIGHT_BYTES(num));
-            if (nx == 1)
-                __builtin_prefetch(w + (size_t)(r + AHEAD) * ldw + (size_t)c * WEIGHT_BYTES(num));
-        }
 #pragma GCC unroll 6
         for (int i = 0; i < nx; i++) {
             vf b = vf_load(x[i] + (size_t)c * X_BYTES(num));
