@@ -103,12 +103,19 @@ class Adam:
     def step(self, loss):
         gradients = torch.autograd.grad(loss, self.params, allow_unused=True)
         for p, g in zip(self.params, gradients):
-            p.grad = torch.zeros_like(p) if g is None else g
+            p.grad = self.like(p, g)
         nn.utils.clip_grad_norm_(self.params, self.clip, foreach=ON_GPU or None)
         self.optimizer.step()
         if self.mean:
             with torch.no_grad():
                 torch._foreach_lerp_(self.mean, self.params, 1.0 - self.average)
+
+    @staticmethod
+    def like(p, g):
+        """The gradient with the strides of its parameter: the fused step wants nothing else."""
+        if g is None:
+            return torch.zeros_like(p)
+        return g if g.stride() == p.stride() else torch.empty_like(p).copy_(g)
 
     @contextlib.contextmanager
     def averaged(self):
