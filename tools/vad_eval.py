@@ -23,7 +23,11 @@ import os
 import subprocess
 import sys
 
-import numpy as np
+try:
+    import numpy as np
+except ImportError:
+    print("skip: numpy is not installed")
+    sys.exit(77)
 
 RATE, CHUNK, FRAME = 16000, 512, 160
 
