@@ -140,11 +140,6 @@ static int make_question(struct bench *b)
     return 0;
 }
 
-static size_t weight_bytes(const struct weight *w)
-{
-    return w->data ? (size_t)w->rows * w->cols * dtype_size(w->type) : 0;
-}
-
 static size_t expert_bytes(const struct expert *e)
 {
     return weight_bytes(&e->gate) + weight_bytes(&e->up) + weight_bytes(&e->down);

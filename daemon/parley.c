@@ -17,6 +17,7 @@ static const struct command {
     {"ask", cmd_ask, "answer spoken or written questions, in words and sound"},
     {"inspect", cmd_inspect, "say what a checkpoint holds, needs, and what is wrong with it"},
     {"bench", cmd_bench, "measure load, first token, first sound, speeds"},
+    {"quantize", cmd_quantize, "write a checkpoint again with 8-bit weights"},
 };
 
 static void usage(FILE *f)

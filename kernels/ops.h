@@ -32,13 +32,44 @@
 
 struct device;
 
-/* A matrix as stored: y = W x. Convolutions are matrices too, with cols = in * kernel positions. */
+/* A matrix as stored: y = W x. Convolutions are matrices too, with cols = in * kernel positions,
+ * but never I8.
+ *
+ * I8: element (r, c) is scale[r][c / group] * (byte - 128), the bytes of a row begin at a multiple
+ * of 4 and those behind its last element are not looked at. The last group of a row may be short.
+ */
 struct weight {
     const void *data; /* [rows, cols] row-major, aligned to its element size; NULL = absent */
     enum dtype type;
     int rows; /* out */
     int cols; /* in */
+    enum dtype scale_type;
+    const void *scale; /* I8: [rows, groups], groups = ceil(cols / group); else NULL */
+    int group;         /* I8: columns that share a scale, 1 .. cols */
 };
+
+/* From one row of w->data to the next. */
+static inline size_t weight_row_bytes(const struct weight *w)
+{
+    if (w->type == DT_I8)
+        return ((size_t)w->cols + 3) / 4 * 4;
+    return (size_t)w->cols * dtype_size(w->type);
+}
+
+/* Scales of one row of an I8 matrix. */
+static inline int weight_groups(const struct weight *w)
+{
+    return (w->cols + w->group - 1) / w->group;
+}
+
+/* Everything that one product reads. */
+static inline size_t weight_bytes(const struct weight *w)
+{
+    size_t row = weight_row_bytes(w);
+    if (w->type == DT_I8)
+        row += (size_t)weight_groups(w) * dtype_size(w->scale_type);
+    return w->data ? (size_t)w->rows * row : 0;
+}
 
 /* One expert of a mixture: down(silu(gate x) * (up x)). */
 struct expert {

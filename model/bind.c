@@ -14,7 +14,7 @@
 
 #include "base/util.h"
 
-static void fail(struct binder *b, int err)
+void bind_fail(struct binder *b, int err)
 {
     if (b->err == 0 || err == -ENOMEM)
         b->err = err;
@@ -27,7 +27,7 @@ void *bind_alloc(struct binder *b, size_t n, size_t size)
     int err = grow_array(&b->blocks, &b->cap_blocks, b->n_blocks + 1, sizeof(*b->blocks));
     void *p = err < 0 ? NULL : calloc(n, size);
     if (!p)
-        fail(b, -ENOMEM);
+        bind_fail(b, -ENOMEM);
     else
         b->blocks[b->n_blocks++] = p;
     return p;
@@ -38,19 +38,18 @@ static size_t reserve(struct binder *b, size_t count, enum dtype t)
 {
     size_t at = b->owned, bytes;
     if (!mul_size(count, dtype_size(t), &bytes) || bytes > SIZE_MAX / 2 - at)
-        fail(b, -ENOMEM);
+        bind_fail(b, -ENOMEM);
     else
         b->owned += (bytes + 63) / 64 * 64;
     b->rows[b->row].owned += b->owned - at;
     return at;
 }
 
-/* Elements first .. first + count - 1 of a stored tensor are the weight or the vector of `p`. */
-static void add_piece(struct binder *b, struct piece p, const struct tensor_got *got, size_t first)
+void bind_piece(struct binder *b, struct piece p, const struct tensor_got *got, size_t first)
 {
     int err = grow_array(&b->pieces, &b->cap, b->n + 1, sizeof(*b->pieces));
     if (err < 0) {
-        fail(b, err);
+        bind_fail(b, err);
         return;
     }
     p.type = got->type;
@@ -58,37 +57,40 @@ static void add_piece(struct binder *b, struct piece p, const struct tensor_got 
     p.row = b->row;
     if (got->data)
         p.from = got->data + first * dtype_size(got->type);
-    p.in_place = p.weight && p.from && (uintptr_t)p.from % dtype_size(got->type) == 0;
-    if (p.weight) {
-        p.weight->type = got->type;
-        p.weight->data = p.in_place ? p.from : NULL;
-    }
+    p.in_place = p.stored && p.from && (uintptr_t)p.from % dtype_size(got->type) == 0;
+    if (p.in_place)
+        *p.stored = p.from;
     if (p.in_place)
         b->rows[b->row].mapped += p.count * dtype_size(p.type);
     else
-        p.offset = reserve(b, p.count, p.weight ? p.type : DT_F32);
+        p.offset = reserve(b, p.count, p.stored ? p.type : DT_F32);
     b->pieces[b->n++] = p;
 }
 
-/* Asks the source, and counts what it has. */
-static bool ask(struct binder *b, const struct tensor_want *want, struct tensor_got *got)
+void bind_count(struct binder *b, size_t count, enum dtype type)
 {
     struct plan_row *row = &b->rows[b->row];
+    row->parameters += count;
+    row->types |= 1u << type;
+    if (count * dtype_size(type) > b->largest) {
+        b->largest = count * dtype_size(type);
+        row->type = type;
+    }
+}
+
+bool bind_ask(struct binder *b, const struct tensor_want *want, struct tensor_got *got)
+{
     size_t count = 1;
     int err = b->err == -ENOMEM ? -ENOMEM : b->source->get(b->source, want, got, b->why);
     if (err < 0) {
-        fail(b, err);
+        bind_fail(b, err);
         return false;
     }
     for (int i = 0; i < want->ndim; i++) /* cannot overflow: config.c bounds every size */
         count *= want->shape[i];
-    row->tensors++;
-    row->parameters += count;
-    row->types |= 1u << got->type;
-    if (count * dtype_size(got->type) > b->largest) {
-        b->largest = count * dtype_size(got->type);
-        row->type = got->type;
-    }
+    b->rows[b->row].tensors++;
+    if (want->kind == KIND_FLOATS)
+        bind_count(b, count, got->type);
     return true;
 }
 
@@ -97,13 +99,15 @@ static void bind_stored(struct binder *b, struct weight *w, int rows, int cols,
 {
     struct tensor_got got;
     *w = (struct weight){.rows = rows, .cols = cols};
-    if (ask(b, want, &got))
-        add_piece(b,
-                  (struct piece){.weight = w,
-                                 .count = (size_t)rows * (size_t)cols,
-                                 .mean = want->mean,
-                                 .deviation = want->deviation},
-                  &got, 0);
+    if (!bind_ask(b, want, &got))
+        return;
+    w->type = got.type;
+    bind_piece(b,
+               (struct piece){.stored = &w->data,
+                              .count = (size_t)rows * (size_t)cols,
+                              .mean = want->mean,
+                              .deviation = want->deviation},
+               &got, 0);
 }
 
 void bind_tensor(struct binder *b, struct weight *w, int rows, int cols, int ndim,
@@ -122,7 +126,7 @@ void bind_tensor(struct binder *b, struct weight *w, int rows, int cols, int ndi
     bind_stored(b, w, rows, cols, &want);
 }
 
-void bind_matrix(struct binder *b, struct weight *w, int rows, int cols, const char *fmt, ...)
+void bind_table(struct binder *b, struct weight *w, int rows, int cols, const char *fmt, ...)
 {
     char name[TENSOR_NAME_MAX];
     va_list ap;
@@ -130,6 +134,24 @@ void bind_matrix(struct binder *b, struct weight *w, int rows, int cols, const c
     vsnprintf(name, sizeof(name), fmt, ap);
     va_end(ap);
     bind_tensor(b, w, rows, cols, 2, (const size_t[]){(size_t)rows, (size_t)cols}, "%s", name);
+}
+
+void bind_matrix(struct binder *b, struct weight *w, int rows, int cols, const char *fmt, ...)
+{
+    char name[TENSOR_NAME_MAX];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(name, sizeof(name), fmt, ap);
+    va_end(ap);
+    const struct tensor_want want = {.name = name,
+                                     .ndim = 2,
+                                     .shape = {(size_t)rows, (size_t)cols},
+                                     .deviation = 1 / sqrtf((float)max_int(cols, 1)),
+                                     .linear = true};
+    if (bind_is_packed(b, name))
+        bind_packed(b, w, rows, cols, name);
+    else
+        bind_stored(b, w, rows, cols, &want);
 }
 
 bool bind_fused(struct binder *b, struct tensor_got *got, const size_t shape[3], const char *fmt,
@@ -142,15 +164,17 @@ bool bind_fused(struct binder *b, struct tensor_got *got, const size_t shape[3],
     va_end(ap);
     const struct tensor_want want = {.name = name,
                                      .ndim = 3,
-                                     .shape = {shape[0], shape[1], shape[2]}};
-    return ask(b, &want, got);
+                                     .shape = {shape[0], shape[1], shape[2]},
+                                     .linear = true};
+    return bind_ask(b, &want, got);
 }
 
 void bind_slice(struct binder *b, struct weight *w, const struct tensor_got *got, size_t first,
                 int rows, int cols)
 {
-    *w = (struct weight){.rows = rows, .cols = cols};
-    add_piece(b, (struct piece){.weight = w, .count = (size_t)rows * (size_t)cols}, got, first);
+    *w = (struct weight){.type = got->type, .rows = rows, .cols = cols};
+    bind_piece(b, (struct piece){.stored = &w->data, .count = (size_t)rows * (size_t)cols}, got,
+               first);
 }
 
 static const struct {
@@ -178,14 +202,14 @@ void bind_vector(struct binder *b, float **v, int n, enum fill fill, const char 
                                      .mean = fills[fill].mean,
                                      .deviation = fills[fill].deviation,
                                      .wide = true};
-    if (ask(b, &want, &got))
-        add_piece(b,
-                  (struct piece){.vector = v,
-                                 .count = (size_t)n,
-                                 .mean = want.mean,
-                                 .deviation = want.deviation,
-                                 .transform = fills[fill].transform},
-                  &got, 0);
+    if (bind_ask(b, &want, &got))
+        bind_piece(b,
+                   (struct piece){.vector = v,
+                                  .count = (size_t)n,
+                                  .mean = want.mean,
+                                  .deviation = want.deviation,
+                                  .transform = fills[fill].transform},
+                   &got, 0);
 }
 
 void bind_depthwise(struct binder *b, float **v, int n, int kernel, const char *fmt, ...)
@@ -201,12 +225,12 @@ void bind_depthwise(struct binder *b, float **v, int n, int kernel, const char *
                                      .shape = {(size_t)n, 1, (size_t)kernel},
                                      .deviation = 1 / sqrtf((float)kernel),
                                      .wide = true};
-    if (ask(b, &want, &got))
-        add_piece(b,
-                  (struct piece){.vector = v,
-                                 .count = (size_t)n * (size_t)kernel,
-                                 .deviation = want.deviation},
-                  &got, 0);
+    if (bind_ask(b, &want, &got))
+        bind_piece(b,
+                   (struct piece){.vector = v,
+                                  .count = (size_t)n * (size_t)kernel,
+                                  .deviation = want.deviation},
+                   &got, 0);
 }
 
 void bind_linear(struct binder *b, struct conv *c, int rows, int cols, const char *prefix)

@@ -19,9 +19,9 @@ enum transform { AS_IS, SNAKE_ALPHA, SNAKE_BETA }; /* exp(x); 1 / (exp(x) + 1e-9
 struct piece {
     const unsigned char *from; /* in a mapped file; NULL = random numbers */
     size_t count;              /* elements */
-    struct weight *weight;     /* what it is for: one of these two */
-    float **vector;
-    size_t offset; /* in the owned block, when not in place */
+    const void **stored;       /* what it is for: as stored, or */
+    float **vector;            /* widened to f32 */
+    size_t offset;             /* in the owned block, when not in place */
     uint64_t seed;
     float mean, deviation;
     enum dtype type; /* of `from`, or of the random numbers */
@@ -32,6 +32,7 @@ struct piece {
 
 struct binder {
     struct source *source;
+    const struct quant_config *quant; /* what bytes may mean */
     struct problems *why;
     int err; /* the first failure; binding goes on, to find the others */
     enum row row;
@@ -64,13 +65,29 @@ enum { DECODER_HEAD_NORMS = 1, DECODER_LAYER_SCALES = 2 };
 void bind_decoder(struct binder *b, struct decoder_weights *d, const struct decoder_config *c,
                   const char *prefix, unsigned flags);
 
+/* Remembers a failure. */
+void bind_fail(struct binder *b, int err);
+/* Asks the source, and counts what it has; false after a failure. */
+bool bind_ask(struct binder *b, const struct tensor_want *want, struct tensor_got *got);
+/* Counts parameters into the plan. */
+void bind_count(struct binder *b, size_t count, enum dtype type);
+/* Elements first .. first + p.count - 1 of a stored tensor are what `p` is for. */
+void bind_piece(struct binder *b, struct piece p, const struct tensor_got *got, size_t first);
+/* bind_packed.c: whether the matrix `name` is stored as 8-bit weights, and binding it. */
+bool bind_is_packed(const struct binder *b, const char *name);
+void bind_packed(struct binder *b, struct weight *w, int rows, int cols, const char *name);
+
 /* Zeroed memory that lives as long as the model; NULL after a failure or for n = 0. */
 void *bind_alloc(struct binder *b, size_t n, size_t size);
 
 /* A matrix [rows, cols] as stored with `shape` (rows * cols elements). */
 void bind_tensor(struct binder *b, struct weight *w, int rows, int cols, int ndim,
                  const size_t *shape, const char *fmt, ...) __attribute__((format(printf, 7, 8)));
-/* The common case, stored as [rows, cols]. */
+/* A table of vectors, stored as [rows, cols] and never quantised. */
+void bind_table(struct binder *b, struct weight *w, int rows, int cols, const char *fmt, ...)
+    __attribute__((format(printf, 5, 6)));
+/* The matrix of a linear layer, named X.weight: stored as [rows, cols], or as bytes with scales in
+ * X.weight_packed, X.weight_scale and X.weight_shape. */
 void bind_matrix(struct binder *b, struct weight *w, int rows, int cols, const char *fmt, ...)
     __attribute__((format(printf, 5, 6)));
 

@@ -22,8 +22,8 @@ void bind_talker(struct binder *b, struct model *m)
 {
     const struct talker_config *c = &m->config.talker;
     struct talker_weights *t = &m->talker;
-    bind_matrix(b, &t->codec_embedding, c->text.vocab, c->text.hidden,
-                "talker.model.codec_embedding.weight");
+    bind_table(b, &t->codec_embedding, c->text.vocab, c->text.hidden,
+               "talker.model.codec_embedding.weight");
     bind_decoder(b, &t->text, &c->text, "talker.model", DECODER_HEAD_NORMS);
     bind_matrix(b, &t->codec_head, c->text.vocab, c->text.hidden, "talker.codec_head.weight");
     bind_projection(b, &t->text_projection, c, "text_projection");
@@ -41,8 +41,8 @@ void bind_predictor(struct binder *b, struct model *m)
     if (!t->code_embedding || !t->code_head)
         return;
     for (int g = 0; g < c->groups - 1; g++) {
-        bind_matrix(b, &t->code_embedding[g], p->vocab, p->hidden,
-                    "talker.code_predictor.model.codec_embedding.%d.weight", g);
+        bind_table(b, &t->code_embedding[g], p->vocab, p->hidden,
+                   "talker.code_predictor.model.codec_embedding.%d.weight", g);
         bind_matrix(b, &t->code_head[g], p->vocab, p->hidden,
                     "talker.code_predictor.lm_head.%d.weight", g);
     }
@@ -122,8 +122,7 @@ void bind_code2wav(struct binder *b, struct model *m)
     struct code2wav_weights *w = &m->code2wav;
     int hidden = c->transformer.hidden, channels = c->decoder_dim;
     char part[TENSOR_NAME_MAX];
-    bind_matrix(b, &w->embedding, c->groups * c->codebook, hidden,
-                "code2wav.code_embedding.weight");
+    bind_table(b, &w->embedding, c->groups * c->codebook, hidden, "code2wav.code_embedding.weight");
     bind_decoder(b, &w->transformer, &c->transformer, "code2wav.pre_transformer",
                  DECODER_LAYER_SCALES);
     w->upsample = bind_alloc(b, (size_t)c->n_ratios, sizeof(*w->upsample));

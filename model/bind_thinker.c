@@ -10,7 +10,7 @@ void bind_thinker(struct binder *b, struct model *m)
 {
     const struct decoder_config *c = &m->config.thinker;
     struct thinker_weights *t = &m->thinker;
-    bind_matrix(b, &t->embed, c->vocab, c->hidden, "thinker.model.embed_tokens.weight");
+    bind_table(b, &t->embed, c->vocab, c->hidden, "thinker.model.embed_tokens.weight");
     bind_decoder(b, &t->text, c, "thinker.model", DECODER_HEAD_NORMS);
     bind_matrix(b, &t->head, c->vocab, c->hidden, "thinker.lm_head.weight");
     if (t->text.layers)

@@ -261,6 +261,11 @@ bool checkpoint_has(const struct checkpoint *c, const char *name)
     return find_slot(c, name) != NULL;
 }
 
+const char *checkpoint_name(const struct checkpoint *c, size_t i)
+{
+    return i < c->n_slots ? c->slots[i].name : NULL;
+}
+
 int checkpoint_error(const struct checkpoint *c)
 {
     for (size_t i = 0; i < c->n_shards; i++)

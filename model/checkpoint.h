@@ -24,6 +24,9 @@ int checkpoint_find(struct checkpoint *c, const char *name, const struct st_tens
 /* Whether the checkpoint lists the name; opens nothing. */
 bool checkpoint_has(const struct checkpoint *c, const char *name);
 
+/* The i-th name that the checkpoint lists, in the order of the names; NULL behind the last. */
+const char *checkpoint_name(const struct checkpoint *c, size_t i);
+
 /* 0, or why one of the shards opened so far was refused. */
 int checkpoint_error(const struct checkpoint *c);
 

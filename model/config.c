@@ -19,6 +19,7 @@
 #include <string.h>
 
 #include "base/util.h"
+#include "model/config_quant.h"
 
 enum kind { INT, FLOAT, DOUBLE, BOOL, TEXT_IS, MUST_BE_FALSE };
 enum need { REQUIRED, OPTIONAL };
@@ -42,7 +43,7 @@ struct reader {
 
 #define KEY_MAX 160
 
-static const char *found_text(char *buf, size_t size, const json_t *v)
+const char *config_found_text(char *buf, size_t size, const json_t *v)
 {
     switch (v ? json_typeof(v) : JSON_NULL) {
     case JSON_INTEGER:
@@ -158,10 +159,10 @@ static void read_field(struct reader *r, const char *base, const struct field *f
         snprintf(key, sizeof(key), "%.*s", (int)n, p);
         if (v && !json_is_null(v)) {
             if (!in_range(f, v))
-                complain(r, base, key, found_text(found, sizeof(found), v),
+                complain(r, base, key, config_found_text(found, sizeof(found), v),
                          expected_text(expected, sizeof(expected), f));
             else if (seen && json_number_value(seen) != json_number_value(v))
-                complain(r, base, key, found_text(found, sizeof(found), v),
+                complain(r, base, key, config_found_text(found, sizeof(found), v),
                          "the same value as in its other spelling");
             else
                 store(f, out, v);
@@ -417,12 +418,13 @@ static void read_dense_layers(struct reader *r, const char *base, struct decoder
     if (!list || json_is_null(list))
         return;
     if (!json_is_array(list))
-        complain(r, base, "mlp_only_layers", found_text(found, sizeof(found), list), "an array");
+        complain(r, base, "mlp_only_layers", config_found_text(found, sizeof(found), list),
+                 "an array");
     json_array_foreach(list, i, v)
     {
         json_int_t layer = json_integer_value(v);
         if (!json_is_integer(v) || layer < 0 || layer >= min_int(c->layers, 64)) {
-            complain(r, base, "mlp_only_layers", found_text(found, sizeof(found), v),
+            complain(r, base, "mlp_only_layers", config_found_text(found, sizeof(found), v),
                      "numbers of layers (below 64)");
             return;
         }
@@ -443,7 +445,8 @@ static void check_rope_type(struct reader *r, const char *base)
         if (!v || json_is_null(v) || (type && strcmp(type, "default") == 0) ||
             (type && strcmp(type, "mrope") == 0))
             continue;
-        complain(r, base, keys[i], found_text(found, sizeof(found), v), "\"default\" or \"mrope\"");
+        complain(r, base, keys[i], config_found_text(found, sizeof(found), v),
+                 "\"default\" or \"mrope\"");
     }
 }
 
@@ -453,7 +456,8 @@ static void read_decoder(struct reader *r, const char *base, struct decoder_conf
 {
     if (!json_is_object(section(r, base))) {
         char found[64];
-        complain(r, "", base, found_text(found, sizeof(found), section(r, base)), "an object");
+        complain(r, "", base, config_found_text(found, sizeof(found), section(r, base)),
+                 "an object");
         return;
     }
     c->sparse_step = 1;
@@ -500,7 +504,7 @@ static void read_speakers(struct reader *r, struct talker_config *c)
     const char *name;
     char found[64];
     if (json_object_size(all) < 1 || json_object_size(all) > SPEAKERS_MAX) {
-        complain(r, "talker_config", "speaker_id", found_text(found, sizeof(found), all),
+        complain(r, "talker_config", "speaker_id", config_found_text(found, sizeof(found), all),
                  "an object with 1 to 64 speakers");
         return;
     }
@@ -510,7 +514,7 @@ static void read_speakers(struct reader *r, struct talker_config *c)
         json_int_t id = json_integer_value(v);
         if (!*name || strlen(name) >= sizeof(s->name) || !json_is_integer(v) || id < 0 ||
             id >= c->text.vocab) {
-            complain(r, "talker_config", "speaker_id", found_text(found, sizeof(found), v),
+            complain(r, "talker_config", "speaker_id", config_found_text(found, sizeof(found), v),
                      "names of at most 31 bytes with ids below the Talker's vocab_size");
             return;
         }
@@ -552,7 +556,7 @@ static void read_factors(struct reader *r, const char *key, int *out, int *n, in
     char found[64];
     size_t i;
     if (!json_is_array(list) || json_array_size(list) < 1 || json_array_size(list) > UPSAMPLE_MAX) {
-        complain(r, "code2wav_config", key, found_text(found, sizeof(found), list),
+        complain(r, "code2wav_config", key, config_found_text(found, sizeof(found), list),
                  "an array of 1 to 8 integers from 1 to 64");
         return;
     }
@@ -560,7 +564,7 @@ static void read_factors(struct reader *r, const char *key, int *out, int *n, in
     {
         json_int_t x = json_integer_value(v);
         if (!json_is_integer(v) || x < 1 || x > 64 || *product * x > SIZE_MAX_) {
-            complain(r, "code2wav_config", key, found_text(found, sizeof(found), v),
+            complain(r, "code2wav_config", key, config_found_text(found, sizeof(found), v),
                      "integers from 1 to 64 with a product of at most 65536");
             return;
         }
@@ -597,26 +601,6 @@ static void check_codes(struct reader *r, const struct config *c)
                              r->file, c->talker.text.vocab, c->code2wav.codebook);
 }
 
-static void check_quantization(struct reader *r)
-{
-    static const char *const places[] = {"quantization_config",
-                                         "thinker_config.quantization_config",
-                                         "thinker_config.text_config.quantization_config",
-                                         "talker_config.quantization_config"};
-    for (size_t i = 0; i < ARRAY_LEN(places); i++) {
-        json_t *v = section(r, places[i]);
-        if (!v || json_is_null(v))
-            continue;
-        json_t *method = json_object_get(v, "quant_method");
-        char found[64];
-        r->err = problem_add(r->why, -EINVAL,
-                             "%s: %s: found the format %s, expected none: supported are bf16, f16 "
-                             "and f32 weights",
-                             r->file, places[i],
-                             method ? found_text(found, sizeof(found), method) : "without a name");
-    }
-}
-
 static int open_text(struct reader *r, const char *text, size_t len)
 {
     json_error_t e;
@@ -646,7 +630,8 @@ int config_parse(struct config *c, const char *text, size_t len, const char *nam
     if (r.err < 0)
         goto out;
     read_fields(&r, "", top_fields, ARRAY_LEN(top_fields), c);
-    check_quantization(&r);
+    if (config_parse_quant(&c->quant, r.root, name, why) < 0)
+        r.err = -EINVAL;
     if (r.err < 0) /* another model, or a form of this one that would only give followers */
         goto out;
     read_fields(&r, "", token_fields, ARRAY_LEN(token_fields), &c->tokens);

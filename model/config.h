@@ -100,6 +100,16 @@ struct generation_config {
     int top_k;
 };
 
+#define QUANT_GROUPS_MAX 8
+
+/* quantization_config: weights of linear layers stored as signed bytes with scales, the
+ * "pack-quantized" format of compressed-tensors with num_bits 8 (MODEL.md, 8-bit weights). Which
+ * matrices are stored so is for the files to say. */
+struct quant_config {
+    int n;                       /* 0 = none may be */
+    int group[QUANT_GROUPS_MAX]; /* columns that share a scale; 0 = a whole row */
+};
+
 struct config {
     struct decoder_config thinker;
     struct audio_config audio;
@@ -107,6 +117,7 @@ struct config {
     struct code2wav_config code2wav;
     struct token_ids tokens;
     struct generation_config generation;
+    struct quant_config quant;
     bool has_speech; /* enable_audio_output and the two sections are there */
 };
 

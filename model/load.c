@@ -94,6 +94,7 @@ static int bind_all(struct model *m, const struct model_opts *o, struct problems
     checkpoint_source_init(&l->files, l->checkpoint);
     random_source_init(&l->random, o->synthetic_type, o->seed);
     b->source = l->checkpoint ? &l->files.source : &l->random.source;
+    b->quant = &m->config.quant;
     b->why = why;
     int err = bind_model(b, m);
     if (err == 0 && l->checkpoint)
@@ -152,8 +153,8 @@ static int begin(struct loader *l, struct problems *why)
     qsort(b->pieces, b->n, sizeof(*b->pieces), by_place);
     for (size_t i = 0; i < b->n; i++) {
         struct piece *piece = &b->pieces[i];
-        if (piece->weight && !piece->in_place)
-            piece->weight->data = l->owned + piece->offset;
+        if (piece->stored && !piece->in_place)
+            *piece->stored = l->owned + piece->offset;
         else if (piece->vector)
             *piece->vector = (float *)(l->owned + piece->offset);
         l->total += piece_bytes(piece, piece->count);

@@ -23,6 +23,53 @@ static int refuse_shape(const struct st_file *f, const struct tensor_want *w,
                        st_shape_text(expected, sizeof(expected), w->shape, w->ndim));
 }
 
+static int refuse_type(const struct st_file *f, const struct tensor_want *w,
+                       const struct st_tensor *t, struct problems *why)
+{
+    static const char *const expected[] = {"F32, BF16 or F16", "F32, BF16 or F16", "I32",
+                                           "I64 or I32"};
+    return problem_add(why, -EINVAL, "%s: tensor %s: dtype: found %s, expected %s", f->name,
+                       w->name, st_type_name(t->type), expected[w->kind]);
+}
+
+static bool type_good(enum tensor_kind kind, enum st_type type, enum dtype *as)
+{
+    switch (kind) {
+    case KIND_BYTES:
+        *as = DT_I8;
+        return type == ST_I32;
+    case KIND_SIZES:
+        return type == ST_I64 || type == ST_I32;
+    default:
+        return st_type_weight(type, as);
+    }
+}
+
+static bool shape_good(const struct tensor_want *w, const struct st_tensor *t,
+                       struct tensor_got *got)
+{
+    bool good = t->ndim == w->ndim;
+    for (int i = 0; good && i < w->ndim; i++) {
+        bool any = w->kind == KIND_SCALES && w->shape[i] == 0;
+        good = any || t->shape[i] == w->shape[i];
+        got->sizes[i] = (int64_t)t->shape[i];
+    }
+    return good;
+}
+
+static void read_sizes(int64_t *to, const struct st_tensor *t, const unsigned char *data)
+{
+    for (size_t i = 0; i < t->count; i++) {
+        int32_t narrow;
+        if (t->type == ST_I64) {
+            memcpy(&to[i], data + i * sizeof(*to), sizeof(*to));
+            continue;
+        }
+        memcpy(&narrow, data + i * sizeof(narrow), sizeof(narrow));
+        to[i] = narrow;
+    }
+}
+
 static int checkpoint_get(struct source *s, const struct tensor_want *w, struct tensor_got *got,
                           struct problems *why)
 {
@@ -39,13 +86,13 @@ static int checkpoint_get(struct source *s, const struct tensor_want *w, struct 
                            st_shape_text(expected, sizeof(expected), w->shape, w->ndim));
     }
     *got = (struct tensor_got){0};
-    if (!st_type_weight(t->type, &got->type))
-        return problem_add(why, -EINVAL,
-                           "%s: tensor %s: dtype: found %s, expected F32, BF16 or F16", f->name,
-                           w->name, st_type_name(t->type));
-    if (t->ndim != w->ndim || memcmp(t->shape, w->shape, sizeof(size_t) * (size_t)w->ndim) != 0)
+    if (!type_good(w->kind, t->type, &got->type))
+        return refuse_type(f, w, t, why);
+    if (!shape_good(w, t, got))
         return refuse_shape(f, w, t, why);
     got->data = st_data(f, t);
+    if (w->kind == KIND_SIZES)
+        read_sizes(got->sizes, t, got->data);
     return 0;
 }
 

@@ -15,18 +15,29 @@
 #include "kernels/dtype.h"
 #include "model/checkpoint.h"
 
+/* What the elements are, which decides what may be stored. */
+enum tensor_kind {
+    KIND_FLOATS, /* F32, BF16, F16 */
+    KIND_SCALES, /* the same, of 8-bit weights; any size in the place of a 0 */
+    KIND_BYTES,  /* four weights of 8 bits in an I32 */
+    KIND_SIZES,  /* I64 or I32, on the host at once */
+};
+
 struct tensor_want {
     const char *name;
     int ndim;
     size_t shape[4];
+    enum tensor_kind kind;
     float mean, deviation; /* of random numbers in its place */
     bool wide;             /* a small vector, widened to f32: random ones need no rounding */
+    bool linear;           /* the matrix of a linear layer: may be quantised */
 };
 
 struct tensor_got {
     const unsigned char *data; /* NULL: random numbers, made while loading */
-    enum dtype type;
-    uint64_t seed; /* of the random numbers */
+    enum dtype type;           /* of floats */
+    uint64_t seed;             /* of the random numbers */
+    int64_t sizes[4];          /* KIND_SIZES: the values; KIND_SCALES: the shape */
 };
 
 struct source {

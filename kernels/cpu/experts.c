@@ -143,6 +143,10 @@ void cpu_experts(struct device *d, float *y, const float *x, int n, const struct
                  int experts, const int32_t *ids, const float *weights, int k)
 {
     struct cpu *c = (struct cpu *)d;
+    if (e->gate.type == DT_I8) {
+        plain_experts(d, y, x, n, e, experts, ids, weights, k);
+        return;
+    }
     struct mixture m = {.c = c, .e = e, .y = y, .weights = weights, .n = n, .k = k};
     m.hidden = e->down.rows;
     m.inner = e->gate.rows;

@@ -126,6 +126,10 @@ void cpu_linear(struct device *d, float *y, const float *x, int n, const struct 
                 const float *bias, unsigned flags)
 {
     struct cpu *c = (struct cpu *)d;
+    if (w->type == DT_I8) {
+        plain_linear(d, y, x, n, w, bias, flags);
+        return;
+    }
     struct product p = {w, cpu_number(c, w->type, flags), x, 0, n, y, bias, flags};
     p.ldx = (size_t)w->cols * number_x_bytes(p.num);
     if (p.num == NUM_PAIR) {

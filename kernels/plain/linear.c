@@ -28,10 +28,24 @@ float plain_silu(float x)
     return (float)(x / (1 + exp(-(double)x)));
 }
 
+/* scale[row][i / group] * (byte - 128) */
+static void row_of_bytes(float *out, const struct weight *w, size_t row)
+{
+    const unsigned char *bytes = (const unsigned char *)w->data + row * weight_row_bytes(w);
+    size_t groups = (size_t)weight_groups(w), group = (size_t)w->group;
+    for (size_t i = 0; i < (size_t)w->cols; i++)
+        out[i] =
+            dtype_read(w->scale_type, w->scale, row * groups + i / group) * (float)(bytes[i] - 128);
+}
+
 /* out[cols] = row `row` of w */
 void plain_row(float *out, const struct weight *w, size_t row)
 {
     size_t cols = (size_t)w->cols;
+    if (w->type == DT_I8) {
+        row_of_bytes(out, w, row);
+        return;
+    }
     for (size_t i = 0; i < cols; i++)
         out[i] = dtype_read(w->type, w->data, row * cols + i);
 }

@@ -92,15 +92,44 @@ static char *altered(const char *path, const char *value)
 #define TALKER    "talker_config.text_config."
 #define PREDICTOR "talker_config.code_predictor_config."
 
+#define QUANT "quantization_config"
+#define BITS  "\"num_bits\": 8, \"strategy\": \"group\", \"group_size\": 128"
+#define PACKED(weights, more)                                                                      \
+    "{\"quant_method\": \"compressed-tensors\", \"format\": \"pack-quantized\", "                  \
+    "\"config_groups\": {\"g\": {\"targets\": [\"Linear\"], \"weights\": {" weights "}}}" more "}"
+
 static const struct {
     const char *path, *value;
     const char *found, *expected;
 } refused[] = {
     {"model_type", "\"llama\"", "found \"llama\"", "expected \"qwen3_omni_moe\""},
     {"model_type", NULL, "found nothing", "expected \"qwen3_omni_moe\""},
-    {"quantization_config", "{\"quant_method\": \"gptq\"}", "found the format \"gptq\"",
-     "supported are bf16, f16 and f32"},
-    {"thinker_config.quantization_config", "{}", "found the format without a name", "bf16"},
+    {QUANT, "7", "found no object", "expected one"},
+    {QUANT, "{\"quant_method\": \"gptq\"}", "found \"gptq\"", "compressed-tensors"},
+    {QUANT, "{\"quant_method\": \"awq\", \"bits\": 4}", "found \"awq\"", "8-bit weights"},
+    {QUANT, "{\"quant_method\": \"fp8\"}", "found \"fp8\"", "8-bit weights"},
+    {QUANT, "{\"quant_method\": \"bitsandbytes\"}", "found \"bitsandbytes\"", "or none"},
+    {QUANT, "{\"quant_method\": \"compressed-tensors\", \"format\": \"nvfp4-pack-quantized\"}",
+     "found \"nvfp4-pack-quantized\"", "\"pack-quantized\" with 8-bit weights"},
+    {QUANT, "{\"format\": \"float-quantized\"}", "found \"float-quantized\"", "pack-quantized"},
+    {"thinker_config.quantization_config", "{}", "format: found nothing", "pack-quantized"},
+    {QUANT, "{\"format\": \"pack-quantized\"}", "config_groups: found nothing", "an object"},
+    {QUANT, PACKED("\"num_bits\": 4, \"strategy\": \"group\", \"group_size\": 128", ""),
+     "config_groups.g.weights.num_bits: found 4", "expected 8"},
+    {QUANT, PACKED(BITS ", \"symmetric\": false", ""), "symmetric: found false", "zero points"},
+    {QUANT, PACKED(BITS ", \"actorder\": \"group\"", ""), "found \"group\"", "another order"},
+    {QUANT, PACKED(BITS ", \"type\": \"float\"", ""), "type: found \"float\"", "\"int\""},
+    {QUANT, PACKED("\"num_bits\": 8, \"strategy\": \"tensor\"", ""), "found \"tensor\"",
+     "\"group\" or \"channel\""},
+    {QUANT, PACKED("\"num_bits\": 8, \"strategy\": \"group\", \"group_size\": 0", ""), "found 0",
+     "from 1 to 65536"},
+    {QUANT, PACKED(BITS, ", \"kv_cache_scheme\": {\"num_bits\": 8}"), "found an object", "null"},
+    {QUANT, PACKED(BITS, ", \"quantization_status\": \"frozen\""), "found \"frozen\"",
+     "\"compressed\""},
+    {QUANT,
+     "{\"format\": \"pack-quantized\", \"config_groups\": {\"g\": {\"weights\": {" BITS
+     "}, \"input_activations\": {\"num_bits\": 8}}}}",
+     "input_activations: found an object", "only weights"},
     {TEXT "num_hidden_layers", NULL, "found nothing", "expected an integer from 1 to 512"},
     {TEXT "num_hidden_layers", "-3", "found -3", "expected an integer from 1 to 512"},
     {TEXT "num_hidden_layers", "1000000000000", "found 1000000000000", "from 1 to 512"},
@@ -200,7 +229,13 @@ static const struct {
     {TEXT "num_experts", "0"},
     {TEXT "some_future_key", "{\"a\": [1, null]}"},
     {TALKER "num_experts", "128"},
-    {"quantization_config", "null"},
+    {QUANT, "null"},
+    {QUANT, PACKED(BITS, "")},
+    {QUANT, PACKED(BITS ", \"actorder\": null, \"type\": \"int\", \"symmetric\": true", "")},
+    {QUANT, PACKED("\"num_bits\": 8, \"strategy\": \"channel\", \"group_size\": null", "")},
+    {QUANT, PACKED("\"num_bits\": 8, \"group_size\": -1", ", \"sparsity_config\": {}")},
+    {QUANT, PACKED(BITS, ", \"ignore\": [], \"kv_cache_scheme\": null, \"version\": \"0.9\"")},
+    {"compression_config", PACKED(BITS, ", \"quantization_status\": \"compressed\"")},
     {TALKER "decoder_sparse_step", NULL},
     {"code2wav_config.tie_word_embeddings", "true"},
     {"code2wav_config.decoder_dim", "84"},
