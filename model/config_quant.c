@@ -110,10 +110,13 @@ static void read_scheme(struct quant_reader *r, const json_t *scheme)
     if (!absent(format) && !is_text(format, "pack-quantized"))
         refuse(r, "format", format, "\"pack-quantized\"");
     json_t *weights = json_object_get(scheme, "weights");
-    if (!json_is_object(weights))
+    if (!json_is_object(weights)) {
         refuse(r, "weights", weights, "an object");
-    else
-        read_weights(r, weights);
+        return;
+    }
+    size_t n = strlen(r->at);
+    snprintf(r->at + n, sizeof(r->at) - n, ".weights");
+    read_weights(r, weights);
 }
 
 static void read_section(struct quant_reader *r, const char *place, json_t *section)
