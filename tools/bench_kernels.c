@@ -42,17 +42,25 @@ static float *floats(size_t n)
     return p;
 }
 
+enum { GROUP = 128 }; /* columns of I8 matrices that share a scale */
+
 static struct weight matrix(enum dtype type, int rows, int cols)
 {
     size_t n = (size_t)rows * (size_t)cols, size = dtype_size(type);
     char *p = need(aligned_alloc(64, (n * size + 63) / 64 * 64));
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < n && type != DT_I8; i++)
         dtype_write(type, p, i, noise());
-    return (struct weight){.data = p, .type = type, .rows = rows, .cols = cols};
+    if (type != DT_I8)
+        return (struct weight){.data = p, .type = type, .rows = rows, .cols = cols};
+    for (size_t i = 0; i < n; i++)
+        p[i] = (char)(127 * noise());
+    const struct weight scale = matrix(DT_BF16, rows, cols / GROUP);
+    return (struct weight){p, DT_I8, rows, cols, DT_BF16, scale.data, GROUP};
 }
 
 static void drop(struct weight *w)
 {
+    free((void *)(uintptr_t)w->scale);
     free((void *)(uintptr_t)w->data);
 }
 
@@ -137,7 +145,7 @@ static void bench_linear(struct device *d, enum dtype type, int rows, int cols, 
     m.x = floats((size_t)n * (size_t)cols);
     m.y = floats((size_t)n * (size_t)rows);
     double size = (double)rows * cols;
-    report(&m, what, n == 1 ? size * (double)dtype_size(type) : 0, n > 1 ? 2 * size * n : 0);
+    report(&m, what, n == 1 ? (double)weight_bytes(&w) : 0, n > 1 ? 2 * size * n : 0);
     free(m.x);
     free(m.y);
     drop(&w);
@@ -150,10 +158,16 @@ static void bench_products(struct device *d)
     bench_linear(d, DT_BF16, 65536, 2048, 1, LINEAR_EXACT);
     bench_linear(d, DT_F16, 65536, 2048, 1, 0);
     bench_linear(d, DT_F32, 32768, 2048, 1, 0);
+    bench_linear(d, DT_I8, 131072, 2048, 1, 0);
     printf("matrix times vector, from the cache\n");
     bench_linear(d, DT_BF16, 2048, 1024, 1, 0);
     bench_linear(d, DT_BF16, 3072, 1024, 1, 0);
     bench_linear(d, DT_BF16, 1024, 1024, 1, 0);
+    bench_linear(d, DT_BF16, 512, 512, 1, 0);
+    bench_linear(d, DT_I8, 2048, 1024, 1, 0);
+    bench_linear(d, DT_I8, 3072, 1024, 1, 0);
+    bench_linear(d, DT_I8, 1024, 1024, 1, 0);
+    bench_linear(d, DT_I8, 512, 512, 1, 0);
     bench_linear(d, DT_BF16, 128, 1024, 1, LINEAR_EXACT);
     printf("matrix times many rows\n");
     for (int t = 0; t <= DT_F16; t++) {

@@ -51,6 +51,9 @@ static inline size_t number_x_bytes(enum number num)
 /* Copies fp32 x as `num` wants it: rounded to bf16, or as it is. In parallel when it is large. */
 void cpu_convert(struct cpu *c, void *to, const float *x, size_t count, enum number num);
 void cpu_product(struct cpu *c, const struct product *p);
+/* out[i * ldo + j] = row r + j of w times x_i, for j < rows and i < n <= VEC_ROWS. */
+void cpu_dots(const struct cpu *c, float *out, size_t ldo, const struct weight *w, enum number num,
+              int r, int rows, const void *const *x, int n);
 void cpu_embed(struct device *d, float *y, const struct weight *table, const int32_t *ids, int n,
                int add);
 void cpu_linear(struct device *d, float *y, const float *x, int n, const struct weight *w,

@@ -55,15 +55,6 @@ static void group(struct mixture *m, const int32_t *ids, int experts)
     }
 }
 
-/* out[n][BLOCK] = rows r .. of w times n rows of x */
-static void dots(const struct mixture *m, float *out, const struct weight *w, enum number num,
-                 int r, int rows, const void *const *x, int n)
-{
-    size_t ldw = (size_t)w->cols * dtype_size(w->type);
-    m->c->vec->dots(out, BLOCK, num, (const char *)w->data + (size_t)r * ldw, ldw, rows, x, n,
-                    w->cols);
-}
-
 /* h of n places from `at` on, elements r .. r + rows - 1 */
 static void up_tile(const struct mixture *m, const struct expert *e, int r, int rows, int at, int n)
 {
@@ -74,8 +65,8 @@ static void up_tile(const struct mixture *m, const struct expert *e, int r, int 
         size_t row = (size_t)(m->slot[at + i] / m->k);
         x[i] = m->x + row * (size_t)m->hidden * number_x_bytes(m->num);
     }
-    dots(m, gate, &e->gate, m->num, r, rows, x, n);
-    dots(m, up, &e->up, m->num, r, rows, x, n);
+    cpu_dots(m->c, gate, BLOCK, &e->gate, m->num, r, rows, x, n);
+    cpu_dots(m->c, up, BLOCK, &e->up, m->num, r, rows, x, n);
     for (int i = 0; i < n; i++) {
         float *g = gate + i * BLOCK;
         char *h = m->h + ((size_t)(at + i) * (size_t)m->inner + (size_t)r) * size;
@@ -106,7 +97,8 @@ static void down_expert(const struct mixture *m, float *out, int a, int r, int r
         n = min_int(VEC_ROWS, m->first[a + 1] - at);
         for (int i = 0; i < n; i++)
             h[i] = m->h + (size_t)(at + i) * stride;
-        dots(m, out + (size_t)at * BLOCK, &m->e[m->expert[a]].down, m->num_down, r, rows, h, n);
+        cpu_dots(m->c, out + (size_t)at * BLOCK, BLOCK, &m->e[m->expert[a]].down, m->num_down, r,
+                 rows, h, n);
     }
 }
 
@@ -139,11 +131,21 @@ static void arrange(struct mixture *m, struct device *d, int experts)
     m->place = m->slot + slots;
 }
 
+/* Whether one conversion of x, and one of h, serves all experts. */
+static int uniform(const struct expert *e, int experts)
+{
+    for (int i = 0; i < experts; i++)
+        if (e[i].gate.type != e->gate.type || e[i].up.type != e->gate.type ||
+            e[i].down.type != e->down.type)
+            return 0;
+    return 1;
+}
+
 void cpu_experts(struct device *d, float *y, const float *x, int n, const struct expert *e,
                  int experts, const int32_t *ids, const float *weights, int k)
 {
     struct cpu *c = (struct cpu *)d;
-    if (e->gate.type == DT_I8) {
+    if (!uniform(e, experts)) {
         plain_experts(d, y, x, n, e, experts, ids, weights, k);
         return;
     }

@@ -31,6 +31,17 @@ enum number cpu_number(const struct cpu *c, enum dtype type, unsigned flags)
     return (enum number)type;
 }
 
+void cpu_dots(const struct cpu *c, float *out, size_t ldo, const struct weight *w, enum number num,
+              int r, int rows, const void *const *x, int n)
+{
+    size_t ldw = weight_row_bytes(w);
+    if (num == NUM_I8)
+        c->vec->dots8(out, ldo, w, r, rows, x, n);
+    else
+        c->vec->dots(out, ldo, num, (const char *)w->data + (size_t)r * ldw, ldw, rows, x, n,
+                     w->cols);
+}
+
 /* Rows i .. i + n - 1 of x with weight rows r .. r + rows - 1. */
 static void tile(const struct job *j, int r, int rows, int i, int n)
 {
@@ -40,8 +51,7 @@ static void tile(const struct job *j, int r, int rows, int i, int n)
     float sums[VEC_ROWS * BLOCK_ROWS];
     for (int m = 0; m < n; m++)
         x[m] = (const char *)p->x + (size_t)(i + m) * p->ldx;
-    j->c->vec->dots(sums, BLOCK_ROWS, p->num, (const char *)w->data + (size_t)r * j->ldw, j->ldw,
-                    rows, x, n, w->cols);
+    cpu_dots(j->c, sums, BLOCK_ROWS, w, p->num, r, rows, x, n);
     for (int m = 0; m < n; m++)
         j->c->vec->finish(p->y + (size_t)(i + m) * (size_t)w->rows + r, sums + m * BLOCK_ROWS,
                           p->bias ? p->bias + r : NULL, (size_t)rows, p->flags);
@@ -86,7 +96,7 @@ static void split(struct job *j)
 
 void cpu_product(struct cpu *c, const struct product *p)
 {
-    struct job j = {.c = c, .p = p, .ldw = (size_t)p->w->cols * dtype_size(p->w->type)};
+    struct job j = {.c = c, .p = p, .ldw = weight_row_bytes(p->w)};
     split(&j);
     int tasks = j.row_blocks * blocks(p->n, j.x_block);
     if ((double)p->n * p->w->rows * p->w->cols > SERIAL_WORK) {
@@ -126,10 +136,6 @@ void cpu_linear(struct device *d, float *y, const float *x, int n, const struct 
                 const float *bias, unsigned flags)
 {
     struct cpu *c = (struct cpu *)d;
-    if (w->type == DT_I8) {
-        plain_linear(d, y, x, n, w, bias, flags);
-        return;
-    }
     struct product p = {w, cpu_number(c, w->type, flags), x, 0, n, y, bias, flags};
     p.ldx = (size_t)w->cols * number_x_bytes(p.num);
     if (p.num == NUM_PAIR) {
@@ -144,7 +150,11 @@ void cpu_embed(struct device *d, float *y, const struct weight *table, const int
                int add)
 {
     const struct cpu *c = (const struct cpu *)d;
-    size_t cols = (size_t)table->cols, stride = cols * dtype_size(table->type);
+    size_t cols = (size_t)table->cols, stride = weight_row_bytes(table);
+    if (table->type == DT_I8) {
+        plain_embed(d, y, table, ids, n, add);
+        return;
+    }
     for (int i = 0; i < n; i++, y += cols)
         c->vec->widen(y, (const char *)table->data + (size_t)ids[i] * stride, table->type, cols,
                       add);

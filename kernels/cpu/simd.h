@@ -135,6 +135,30 @@ INLINE vf vf_from_f16(vh h)
 #endif
 }
 
+/* VL bytes b as b - 128, which is b with its highest bit turned over and a sign. */
+INLINE vf vf_from_bytes(const uint8_t *p)
+{
+#if defined(__AVX512F__)
+    __m128i b = _mm_xor_si128(_mm_loadu_si128((const __m128i *)p), _mm_set1_epi8(-128));
+    return (vf)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(b));
+#elif defined(__AVX2__)
+    __m128i b = _mm_xor_si128(_mm_loadl_epi64((const __m128i *)p), _mm_set1_epi8(-128));
+    return (vf)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(b));
+#else
+    uint8_t b __attribute__((vector_size(VL)));
+    memcpy(&b, p, sizeof(b));
+    return __builtin_convertvector(__builtin_convertvector(b, vi) - 128, vf);
+#endif
+}
+
+/* The first n < VL of them; what stands in the other lanes is finite. */
+INLINE vf vf_from_bytes_n(const uint8_t *p, int n)
+{
+    uint8_t part[VL] = {0};
+    memcpy(part, p, (size_t)n);
+    return vf_from_bytes(part);
+}
+
 /* Per lane: mask (all ones or all zeros, as comparisons give) ? a : b */
 INLINE vf vf_select(vi mask, vf a, vf b)
 {

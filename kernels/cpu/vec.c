@@ -14,6 +14,7 @@ const struct vec VEC(vec) = {
     .pairs = 1,
 #endif
     .dots = VEC(dots),
+    .dots8 = VEC(dots8),
     .mix = VEC(mix),
     .finish = VEC(finish),
     .softmax = VEC(softmax),

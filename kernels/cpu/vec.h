@@ -19,8 +19,10 @@
 
 enum { VEC_ROWS = 6 }; /* most rows of x in one call of `dots` */
 
+struct weight; /* kernels/ops.h */
+
 /* What is multiplied with what: weights of a dtype with fp32 x, or bf16 with bf16. */
-enum number { NUM_F32 = DT_F32, NUM_BF16 = DT_BF16, NUM_F16 = DT_F16, NUM_PAIR };
+enum number { NUM_F32 = DT_F32, NUM_BF16 = DT_BF16, NUM_F16 = DT_F16, NUM_I8 = DT_I8, NUM_PAIR };
 
 struct vec {
     const char *name;
@@ -29,6 +31,9 @@ struct vec {
     /* out[i * ldo + r] = w_r . x_i for r < rows, i < n <= VEC_ROWS; w_r at w + r * ldw bytes. */
     void (*dots)(float *out, size_t ldo, enum number num, const void *w, size_t ldw, int rows,
                  const void *const *x, int n, int cols);
+    /* The same for rows row .. row + rows - 1 of an I8 matrix, with fp32 x. */
+    void (*dots8)(float *out, size_t ldo, const struct weight *w, int row, int rows,
+                  const void *const *x, int n);
     /* y[i * ldy + c] += sum over j < keys of p[i * ldp + j] v[j][c], c < width, v_j at v + j * ldv
      * bytes */
     void (*mix)(float *y, size_t ldy, const float *p, size_t ldp, int n, const void *v, size_t ldv,

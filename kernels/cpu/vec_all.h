@@ -8,6 +8,8 @@
 
 void VEC(dots)(float *out, size_t ldo, enum number num, const void *w, size_t ldw, int rows,
                const void *const *x, int n, int cols);
+void VEC(dots8)(float *out, size_t ldo, const struct weight *w, int row, int rows,
+                const void *const *x, int n);
 void VEC(mix)(float *y, size_t ldy, const float *p, size_t ldp, int n, const void *v, size_t ldv,
               enum dtype type, int keys, int width);
 void VEC(finish)(float *y, const float *sums, const float *bias, size_t n, unsigned flags);

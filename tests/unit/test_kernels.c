@@ -65,10 +65,33 @@ static float *random_input(size_t n, enum dtype type)
     return p;
 }
 
+/* Random bytes whose last ones in a row are no weights, in groups that change from call to call. */
+static struct weight random_bytes(int rows, int cols)
+{
+    static const int groups[] = {128, 32, 16, 1, 3, 10, 1000, 65536};
+    static unsigned turn;
+    struct weight w = {.type = DT_I8, .rows = rows, .cols = cols, .scale_type = turn % 3};
+    w.group = min_int(groups[turn++ % ARRAY_LEN(groups)], cols);
+    size_t bytes = (size_t)rows * weight_row_bytes(&w);
+    size_t scales = (size_t)rows * (size_t)weight_groups(&w);
+    uint8_t *p = malloc(bytes + 1);
+    void *scale = malloc(scales * dtype_size(w.scale_type));
+    assert_true(p != NULL && scale != NULL);
+    for (size_t i = 0; i < bytes; i++)
+        p[i + 1] = (uint8_t)(128 + 127.9f * noise());
+    for (size_t i = 0; i < scales; i++)
+        dtype_write(w.scale_type, scale, i, (1.2f + noise()) * 0.004f);
+    w.data = p + 1;
+    w.scale = scale;
+    return w;
+}
+
 /* A random matrix whose data begins one element behind an allocation. */
 static struct weight random_weight(enum dtype type, int rows, int cols)
 {
     size_t count = (size_t)rows * (size_t)cols, size = dtype_size(type);
+    if (type == DT_I8)
+        return random_bytes(rows, cols);
     char *p = malloc((count + 1) * size);
     assert_non_null(p);
     for (size_t i = 0; i < count; i++)
@@ -79,6 +102,7 @@ static struct weight random_weight(enum dtype type, int rows, int cols)
 static void free_weight(struct weight *w)
 {
     free((char *)(uintptr_t)w->data - dtype_size(w->type));
+    free((void *)(uintptr_t)w->scale);
 }
 
 /* |got - want| <= tolerance * max |want| */
@@ -105,7 +129,7 @@ static void same(const struct devices *d, const char *what, const float *a, cons
                      (double)a[i], (double)b[i]);
 }
 
-enum { TYPES = DT_F16 + 1 };
+enum { TYPES = DT_FLOATS };
 static const int counts[] = {1, 2, 3, 5, 17, 130};
 
 static void linear_case(const struct devices *d, enum dtype type, int rows, int cols, int n,
@@ -125,7 +149,7 @@ static void linear_case(const struct devices *d, enum dtype type, int rows, int 
     memcpy(many, y, out * sizeof(*y));
     d->plain->op->linear(d->plain, want, x, n, &w, b, flags);
     d->three->op->linear(d->three, many, x, n, &w, b, flags);
-    close_to(d, what, many, want, out, 2e-6);
+    close_to(d, what, many, want, out, type == DT_I8 ? 1e-5 : 2e-6);
     for (int i = 0; i < n; i++)
         d->one->op->linear(d->one, y + (size_t)i * (size_t)rows, x + (size_t)i * (size_t)cols, 1,
                            &w, b, flags);
@@ -138,18 +162,23 @@ static void linear_case(const struct devices *d, enum dtype type, int rows, int 
     free_weight(&w);
 }
 
-static void test_linear(const struct devices *d)
+static void linear_cases(const struct devices *d, enum dtype type)
 {
     static const int dims[][2] = {{1, 1},     {3, 5},     {13, 37},   {37, 13}, {72, 127},
                                   {127, 72},  {8, 2048},  {129, 768}, {64, 31}, {5, 2049},
                                   {33, 4320}, {1280, 64}, {300, 1000}};
     static const unsigned flags[] = {
         0, LINEAR_ADD, LINEAR_GELU, LINEAR_SILU, LINEAR_ADD | LINEAR_GELU, LINEAR_EXACT};
+    for (size_t i = 0; i < ARRAY_LEN(dims); i++)
+        for (size_t n = 0; n < ARRAY_LEN(counts); n++)
+            linear_case(d, type, dims[i][0], dims[i][1], counts[n],
+                        flags[(i + n) % ARRAY_LEN(flags)]);
+}
+
+static void test_linear(const struct devices *d)
+{
     for (int t = 0; t < TYPES; t++)
-        for (size_t i = 0; i < ARRAY_LEN(dims); i++)
-            for (size_t n = 0; n < ARRAY_LEN(counts); n++)
-                linear_case(d, (enum dtype)t, dims[i][0], dims[i][1], counts[n],
-                            flags[(i + n) % ARRAY_LEN(flags)]);
+        linear_cases(d, (enum dtype)t);
 }
 
 /* An op on fp32 rows, for those that are the same in shape. */
@@ -403,6 +432,7 @@ static void test_attend(const struct devices *d)
             attend_case(d, &shapes[i], (enum dtype)t);
 }
 
+/* DT_COUNT: every expert of another type. */
 static void experts_case(const struct devices *d, enum dtype type, int hidden, int inner, int many,
                          int k, int n)
 {
@@ -412,10 +442,11 @@ static void experts_case(const struct devices *d, enum dtype type, int hidden, i
     float *want = floats(out), *got = floats(out);
     float *logits = random_floats((size_t)n * (size_t)many, 3), *weights = floats(slots);
     int32_t *ids = calloc(slots, sizeof(*ids));
-    for (int i = 0; i < many; i++)
-        e[i] =
-            (struct expert){random_weight(type, inner, hidden), random_weight(type, inner, hidden),
-                            random_weight(type, hidden, inner)};
+    for (int i = 0; i < many; i++) {
+        enum dtype t = type == DT_COUNT ? (enum dtype)(i % DT_COUNT) : type;
+        e[i] = (struct expert){random_weight(t, inner, hidden), random_weight(t, inner, hidden),
+                               random_weight(t, hidden, inner)};
+    }
     d->three->op->route(d->three, ids, weights, logits, n, many, k, 1);
     memcpy(want, y, out * sizeof(*y));
     memcpy(got, y, out * sizeof(*y));
@@ -450,6 +481,24 @@ static void test_experts(const struct devices *d)
         experts_case(d, (enum dtype)t, 256, 96, 16, 6, 40);
         experts_case(d, (enum dtype)t, 1, 1, 1, 1, 3);
     }
+}
+
+/* 8-bit weights, where they may stand. */
+static void test_bytes(const struct devices *d)
+{
+    int32_t ids[] = {4, 0, 2};
+    float want[3 * 37], got[3 * 37];
+    struct weight table = random_weight(DT_I8, 5, 37);
+    d->plain->op->embed(d->plain, want, &table, ids, 3, 0);
+    d->three->op->embed(d->three, got, &table, ids, 3, 0);
+    same(d, "embed I8", got, want, ARRAY_LEN(got));
+    free_weight(&table);
+    linear_cases(d, DT_I8);
+    for (int i = 0; i < 8; i++) /* of groups */
+        experts_case(d, DT_I8, 256, 96, 16, 6, 40);
+    experts_case(d, DT_I8, 13, 37, 4, 2, 1);
+    experts_case(d, DT_I8, 1, 1, 1, 1, 3);
+    experts_case(d, DT_COUNT, 72, 33, 5, 3, 17);
 }
 
 static void conv2d_case(const struct devices *d, enum dtype type, int n, int h, int w, int in,
@@ -648,6 +697,7 @@ EACH_DEVICE(test_conv2d)
 EACH_DEVICE(test_conv1d)
 EACH_DEVICE(test_depthwise)
 EACH_DEVICE(test_up)
+EACH_DEVICE(test_bytes)
 
 static void test_names(void **unused)
 {
@@ -686,7 +736,7 @@ int main(void)
         cmocka_unit_test(test_norm_rope_each), cmocka_unit_test(test_attend_each),
         cmocka_unit_test(test_experts_each),   cmocka_unit_test(test_conv2d_each),
         cmocka_unit_test(test_conv1d_each),    cmocka_unit_test(test_depthwise_each),
-        cmocka_unit_test(test_up_each),
+        cmocka_unit_test(test_up_each),        cmocka_unit_test(test_bytes_each),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
