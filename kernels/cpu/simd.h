@@ -135,23 +135,21 @@ INLINE vf vf_from_f16(vh h)
 #endif
 }
 
-/* VL bytes b as b - 128, which is b with its highest bit turned over and a sign. */
+/* VL bytes, as 0 .. 255. */
 INLINE vf vf_from_bytes(const uint8_t *p)
 {
 #if defined(__AVX512F__)
-    __m128i b = _mm_xor_si128(_mm_loadu_si128((const __m128i *)p), _mm_set1_epi8(-128));
-    return (vf)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(b));
+    return (vf)_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p)));
 #elif defined(__AVX2__)
-    __m128i b = _mm_xor_si128(_mm_loadl_epi64((const __m128i *)p), _mm_set1_epi8(-128));
-    return (vf)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(b));
+    return (vf)_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p)));
 #else
     uint8_t b __attribute__((vector_size(VL)));
     memcpy(&b, p, sizeof(b));
-    return __builtin_convertvector(__builtin_convertvector(b, vi) - 128, vf);
+    return __builtin_convertvector(__builtin_convertvector(b, vi), vf);
 #endif
 }
 
-/* The first n < VL of them; what stands in the other lanes is finite. */
+/* The first n < VL of them, zeros behind. */
 INLINE vf vf_from_bytes_n(const uint8_t *p, int n)
 {
     uint8_t part[VL] = {0};

@@ -2,9 +2,9 @@
  * kernels/cpu/vec_bytes.c - y = W x with 8-bit weights (compiled per instruction set).
  *
  * Bytes are widened to fp32 and multiplied with fp32 x. Within a group of columns a lane adds up
- * (byte - 128) * x; at the group's end its sum times the group's scale goes to the lane's total; at
- * the end of a block of columns the totals are folded into `out`. So a scale costs one
- * multiplication a group and lane, not one a weight.
+ * byte * x, and x itself; at the group's end (sum of byte * x - 128 * sum of x) times the group's
+ * scale goes to the lane's total; at the end of a block of columns the totals are folded into
+ * `out`. So neither the 128 nor a scale costs anything a weight.
  *
  * Every output is summed in the same order whatever tile it falls into, as in vec_matrix.c, whose
  * tiles these are: what a lane takes, where groups and blocks end, depends on the matrix alone.
@@ -22,6 +22,7 @@ enum {
     TILE_W_ONE = 4,
 #endif
     TILE_W = 4,
+    LINE = 64,    /* bytes; rows are too short for the machine to see that others follow */
     BLOCK = 1024, /* columns; of 6 rows of x they stay in the first level cache */
 };
 
@@ -43,38 +44,49 @@ INLINE float scale_at(const struct bytes *b, int row, int group)
     return b->type == DT_F32 ? ((const float *)p)[group] : f16_to_f32(((const uint16_t *)p)[group]);
 }
 
+/* n < VL columns from c on, into acc and sum. */
+INLINE void rest(vf acc[TILE_W_ONE][TILE_X], vf sum[TILE_X], const struct bytes *b,
+                 const float *const *x, int c, int n, const int nw, const int nx)
+{
+#pragma GCC unroll 6
+    for (int i = 0; i < nx; i++) {
+        vf v = vf_load_n(x[i] + c, n);
+        sum[i] += v;
+#pragma GCC unroll 8
+        for (int r = 0; r < nw; r++)
+            acc[r][i] = vf_fma(vf_from_bytes_n(b->w + (size_t)r * b->ldw + c, n), v, acc[r][i]);
+    }
+}
+
 /* acc[nw][nx] = sums over the columns c .. end - 1, which are of one group. */
 INLINE void run(vf acc[TILE_W_ONE][TILE_X], const struct bytes *b, const float *const *x, int c,
                 int end, const int nw, const int nx)
 {
-    vf a[TILE_W_ONE];
-#pragma GCC unroll 8
-    for (int r = 0; r < nw; r++)
-#pragma GCC unroll 6
-        for (int i = 0; i < nx; i++)
-            acc[r][i] = (vf){0};
+    vf a[TILE_W_ONE], sum[TILE_X] = {{0}};
     for (; c + VL <= end; c += VL) {
+        if (nx == 1 && c % LINE == 0)
+#pragma GCC unroll 8
+            for (int r = 0; r < nw; r++)
+                __builtin_prefetch(b->w + (size_t)(r + nw) * b->ldw + c);
 #pragma GCC unroll 8
         for (int r = 0; r < nw; r++)
             a[r] = vf_from_bytes(b->w + (size_t)r * b->ldw + c);
 #pragma GCC unroll 6
         for (int i = 0; i < nx; i++) {
             vf v = vf_load(x[i] + c);
+            sum[i] += v;
 #pragma GCC unroll 8
             for (int r = 0; r < nw; r++)
                 acc[r][i] = vf_fma(a[r], v, acc[r][i]);
         }
     }
-    if (c == end)
-        return;
+    if (c < end)
+        rest(acc, sum, b, x, c, end - c, nw, nx);
 #pragma GCC unroll 6
-    for (int i = 0; i < nx; i++) {
-        vf v = vf_load_n(x[i] + c, end - c);
+    for (int i = 0; i < nx; i++)
 #pragma GCC unroll 8
         for (int r = 0; r < nw; r++)
-            acc[r][i] =
-                vf_fma(vf_from_bytes_n(b->w + (size_t)r * b->ldw + c, end - c), v, acc[r][i]);
-    }
+            acc[r][i] = vf_fma(sum[i], vf_all(-128), acc[r][i]);
 }
 
 INLINE void put4(float *out, v4 s, int first)
@@ -90,9 +102,10 @@ INLINE void put4(float *out, v4 s, int first)
 INLINE void tile(float *out, size_t ldo, const struct bytes *b, const float *const *x, int c,
                  int end, const int nw, const int nx)
 {
-    vf acc[TILE_W_ONE][TILE_X], total[TILE_W_ONE][TILE_X] = {{{0}}};
+    vf total[TILE_W_ONE][TILE_X] = {{{0}}};
     int first = c == 0;
     while (c < end) {
+        vf acc[TILE_W_ONE][TILE_X] = {{{0}}};
         int g = c / b->group, stop = (g + 1) * b->group;
         stop = stop < end ? stop : end;
         run(acc, b, x, c, stop, nw, nx);
