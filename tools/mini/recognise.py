@@ -97,7 +97,8 @@ class Whisper:
         """Digits and signs as words; spelled letters apart."""
         for sign, words in self.SIGNS:
             text = text.replace(sign, words)
-        text = re.sub(r"(?<=\d)\s*-\s*(?=\d)", " minus ", text)
+        dash = " " if skill == "count" else " minus "
+        text = re.sub(r"(?<=\d)\s*-\s*(?=\d)", dash, text)
         text = re.sub(r"(?<=\d)\s*[x*]\s*(?=\d)", " times ", text)
         text = re.sub(r"\d+", lambda m: f" {domain.number(min(int(m[0]), 100))} ", text)
         words = domain.words_of(text)

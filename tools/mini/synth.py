@@ -38,7 +38,7 @@ import pack_voices  # noqa: E402
 import voices  # noqa: E402
 
 QUESTION_RATE, TEACHER_RATE = 16000, 24000
-TEACHER = {"length": 1.1, "noise": 0.45, "noise_w": 0.45}   # calmer than Piper's defaults
+TEACHER = {"length": 1.15, "noise": 0.333, "noise_w": 0.333}    # calmer than Piper's defaults
 
 # ------------------------------------------------------------------------------------------------
 # waves
@@ -58,16 +58,6 @@ def loud_frames(x, rate, below_db):
     return power > power.max(initial=0) * 10 ** (-below_db / 10), hop
 
 
-def trim(x, rate, lead, trail, below_db=42):
-    """Cuts silence at both ends down to lead and trail seconds, or adds it."""
-    loud, hop = loud_frames(x, rate, below_db)
-    at = np.flatnonzero(loud)
-    if not len(at):
-        return x
-    x = x[at[0] * hop:(at[-1] + 1) * hop]
-    return np.pad(x, (int(lead * rate), int(trail * rate)))
-
-
 def fade(x, rate, seconds=0.004):
     """Soft ends: a cut through a breath would click."""
     n = min(int(seconds * rate), len(x) // 2)
@@ -75,6 +65,17 @@ def fade(x, rate, seconds=0.004):
     x[:n] *= ramp
     x[len(x) - n:] *= ramp[::-1]
     return x
+
+
+def trim(x, rate, lead, trail, below_db=42):
+    """Leaves lead and trail seconds around the loud part: what was there, then silence."""
+    loud, hop = loud_frames(x, rate, below_db)
+    at = np.flatnonzero(loud)
+    if not len(at):
+        return x
+    first, last = at[0] * hop - int(lead * rate), (at[-1] + 1) * hop + int(trail * rate)
+    kept = fade(x[max(first, 0):last].copy(), rate)
+    return np.pad(kept, (max(-first, 0), max(last - len(x), 0)))
 
 
 def level(x, rate, db):
@@ -162,15 +163,14 @@ def start_worker(folder):
 def say_question(text, name, r):
     x, rate = _engines.say(voices.TRAIN[name], text, r)
     x = resample(x, rate, QUESTION_RATE)
-    x = trim(fade(x, QUESTION_RATE), QUESTION_RATE, r.uniform(0.03, 0.25), r.uniform(0.05, 0.35))
+    x = trim(x, QUESTION_RATE, r.uniform(0.03, 0.25), r.uniform(0.05, 0.35))
     return level(x, QUESTION_RATE, -23)
 
 
 def say_answer(text, engine):
     x, rate = engine.say(text, **TEACHER)
-    x = trim(resample(x, rate, TEACHER_RATE), TEACHER_RATE, 0, 0, below_db=48)
-    return np.pad(level(fade(x, TEACHER_RATE), TEACHER_RATE, -20),
-                  (int(0.04 * TEACHER_RATE), int(0.1 * TEACHER_RATE)))
+    x = trim(resample(x, rate, TEACHER_RATE), TEACHER_RATE, 0.04, 0.1, below_db=48)
+    return level(x, TEACHER_RATE, -20)
 
 
 def questions_part(job):
