@@ -102,7 +102,7 @@ void cpu_conv2d(struct device *d, float *y, const float *x, int n, int h, int w,
 {
     struct cpu *c = (struct cpu *)d;
     struct patches p = {.c = c, .fill = fill_2d, .x = x, .h = h, .w = w};
-    p.num = cpu_number(c, weight->type, 0);
+    p.num = (enum number)weight->type; /* x in fp32: the Thinker's routers see this error */
     p.cols = (size_t)weight->cols;
     p.in = p.cols / TAPS;
     size_t rows = (size_t)n * (size_t)((h + 1) / 2) * (size_t)((w + 1) / 2);
@@ -169,7 +169,7 @@ static void narrow(struct cpu *c, struct patches *p, float *y, size_t t, const s
     turned.data = scratch;
     p->near = (const char *)(p->x - history * p->in);
     if (p->num == NUM_PAIR) {
-        cpu_convert(c, scratch + weights, p->x - history * p->in, (history + t) * p->in, p->num);
+        cpu_round(c, scratch + weights, p->x - history * p->in, (history + t) * p->in);
         p->near = scratch + weights;
     }
     pool_run(c->pool, turn_task, &turning, w->rows);
@@ -193,7 +193,7 @@ void cpu_conv1d(struct device *d, float *y, const float *x, int t, const struct 
         cpu_linear(d, y, x, t, w, bias, flags);
         return;
     }
-    p.num = cpu_number(c, w->type, 0);
+    p.num = cpu_number_conv(c, w->type);
     p.cols = (size_t)w->cols;
     p.in = p.cols / (size_t)kernel;
     if (w->rows <= NARROW)

@@ -43,13 +43,20 @@ int cpu_open(struct device **ret, const char *isa, int threads, struct problems 
 void cpu_close(struct device *d);
 
 /* linear.c */
+/* How a product is taken. bf16 weights of `linear` and `experts` meet x split in two bf16 halves:
+ * the error of one rounding of x now and then picks another expert, which is worth far more than
+ * the rounding itself. Code2Wav's
+ * convolutions have no router behind them and round x once. */
 enum number cpu_number(const struct cpu *c, enum dtype type, unsigned flags);
+enum number cpu_number_conv(const struct cpu *c, enum dtype type);
 static inline size_t number_x_bytes(enum number num)
 {
     return num == NUM_PAIR ? 2 : 4;
 }
-/* Copies fp32 x as `num` wants it: rounded to bf16, or as it is. In parallel when it is large. */
-void cpu_convert(struct cpu *c, void *to, const float *x, size_t count, enum number num);
+/* fp32 x rounded to bf16; each row of x as its high halves, then its low ones. In parallel when x
+ * is large. */
+void cpu_round(struct cpu *c, void *to, const float *x, size_t count);
+void cpu_split(struct cpu *c, void *to, const float *x, size_t rows, size_t cols);
 void cpu_product(struct cpu *c, const struct product *p);
 /* out[i * ldo + j] = row r + j of w times x_i, for j < rows and i < n <= VEC_ROWS. */
 void cpu_dots(const struct cpu *c, float *out, size_t ldo, const struct weight *w, enum number num,

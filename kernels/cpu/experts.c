@@ -69,12 +69,12 @@ static void up_tile(const struct mixture *m, const struct expert *e, int r, int 
     cpu_dots(m->c, up, BLOCK, &e->up, m->num, r, rows, x, n);
     for (int i = 0; i < n; i++) {
         float *g = gate + i * BLOCK;
-        char *h = m->h + ((size_t)(at + i) * (size_t)m->inner + (size_t)r) * size;
+        char *h = m->h + (size_t)(at + i) * (size_t)m->inner * size;
         m->c->vec->silu_mul(g, up + i * BLOCK, (size_t)rows);
-        if (m->num_down == NUM_PAIR)
-            m->c->vec->to_bf16((uint16_t *)h, g, (size_t)rows);
+        if (m->num_down == NUM_SPLIT)
+            m->c->vec->to_split((uint16_t *)h + r, (uint16_t *)h + m->inner + r, g, (size_t)rows);
         else
-            memcpy(h, g, (size_t)rows * sizeof(*g));
+            memcpy((float *)h + r, g, (size_t)rows * sizeof(*g));
     }
 }
 
@@ -156,7 +156,10 @@ void cpu_experts(struct device *d, float *y, const float *x, int n, const struct
     m.num_down = cpu_number(c, e->down.type, 0);
     arrange(&m, d, experts);
     group(&m, ids, experts);
-    cpu_convert(c, m.x, x, (size_t)n * (size_t)m.hidden, m.num);
+    if (m.num == NUM_SPLIT)
+        cpu_split(c, m.x, x, (size_t)n, (size_t)m.hidden);
+    else
+        memcpy(m.x, x, (size_t)n * (size_t)m.hidden * sizeof(*x));
     pool_run(c->pool, up_task, &m, m.active * ((m.inner + BLOCK - 1) / BLOCK));
     pool_run(c->pool, down_task, &m, (m.hidden + BLOCK - 1) / BLOCK);
 }

@@ -24,10 +24,15 @@ struct job {
     int x_block;    /* rows of x of a task */
 };
 
+enum number cpu_number_conv(const struct cpu *c, enum dtype type)
+{
+    return type == DT_BF16 && c->vec->pairs ? NUM_PAIR : (enum number)type;
+}
+
 enum number cpu_number(const struct cpu *c, enum dtype type, unsigned flags)
 {
     if (type == DT_BF16 && c->vec->pairs && !(flags & LINEAR_EXACT))
-        return NUM_PAIR;
+        return NUM_SPLIT;
     return (enum number)type;
 }
 
@@ -111,7 +116,8 @@ struct conversion {
     const struct cpu *c;
     void *to;
     const float *x;
-    size_t count, part;
+    size_t count, part; /* elements; rows where they are split */
+    size_t cols;
 };
 
 static void convert_task(void *arg, int task, int worker)
@@ -122,13 +128,26 @@ static void convert_task(void *arg, int task, int worker)
     v->c->vec->to_bf16((uint16_t *)v->to + from, v->x + from, n);
 }
 
-void cpu_convert(struct cpu *c, void *to, const float *x, size_t count, enum number num)
+static void split_task(void *arg, int task, int worker)
 {
-    if (num != NUM_PAIR) {
-        memcpy(to, x, count * sizeof(*x));
-        return;
+    const struct conversion *v = arg;
+    size_t row = (size_t)task * v->part, end = row + v->part;
+    (void)worker;
+    for (; row < end && row < v->count; row++) {
+        uint16_t *high = (uint16_t *)v->to + row * 2 * v->cols;
+        v->c->vec->to_split(high, high + v->cols, v->x + row * v->cols, v->cols);
     }
-    struct conversion v = {c, to, x, count, 16384};
+}
+
+void cpu_split(struct cpu *c, void *to, const float *x, size_t rows, size_t cols)
+{
+    struct conversion v = {c, to, x, rows, 16384 / cols + 1, cols};
+    pool_run(c->pool, split_task, &v, (int)((rows + v.part - 1) / v.part));
+}
+
+void cpu_round(struct cpu *c, void *to, const float *x, size_t count)
+{
+    struct conversion v = {c, to, x, count, 16384, 0};
     pool_run(c->pool, convert_task, &v, (int)((count + v.part - 1) / v.part));
 }
 
@@ -138,10 +157,10 @@ void cpu_linear(struct device *d, float *y, const float *x, int n, const struct 
     struct cpu *c = (struct cpu *)d;
     struct product p = {w, cpu_number(c, w->type, flags), x, 0, n, y, bias, flags};
     p.ldx = (size_t)w->cols * number_x_bytes(p.num);
-    if (p.num == NUM_PAIR) {
-        void *rounded = host_scratch(d, (size_t)n * p.ldx);
-        cpu_convert(c, rounded, x, (size_t)n * (size_t)w->cols, p.num);
-        p.x = rounded;
+    if (p.num == NUM_SPLIT) {
+        void *halves = host_scratch(d, (size_t)n * p.ldx);
+        cpu_split(c, halves, x, (size_t)n, (size_t)w->cols);
+        p.x = halves;
     }
     cpu_product(c, &p);
 }

@@ -19,6 +19,7 @@ const struct vec VEC(vec) = {
     .finish = VEC(finish),
     .softmax = VEC(softmax),
     .to_bf16 = VEC(to_bf16),
+    .to_split = VEC(to_split),
     .widen = VEC(widen),
     .silu_mul = VEC(silu_mul),
     .add = VEC(add),

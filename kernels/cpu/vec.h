@@ -21,12 +21,20 @@ enum { VEC_ROWS = 6 }; /* most rows of x in one call of `dots` */
 
 struct weight; /* kernels/ops.h */
 
-/* What is multiplied with what: weights of a dtype with fp32 x, or bf16 with bf16. */
-enum number { NUM_F32 = DT_F32, NUM_BF16 = DT_BF16, NUM_F16 = DT_F16, NUM_I8 = DT_I8, NUM_PAIR };
+/* What is multiplied with what: weights of a dtype with fp32 x; bf16 pairs with x rounded to bf16,
+ * or with x split in two bf16 halves. */
+enum number {
+    NUM_F32 = DT_F32,
+    NUM_BF16 = DT_BF16,
+    NUM_F16 = DT_F16,
+    NUM_I8 = DT_I8,
+    NUM_PAIR,
+    NUM_SPLIT,
+};
 
 struct vec {
     const char *name;
-    int pairs; /* NUM_PAIR is there */
+    int pairs; /* NUM_PAIR and NUM_SPLIT are there */
 
     /* out[i * ldo + r] = w_r . x_i for r < rows, i < n <= VEC_ROWS; w_r at w + r * ldw bytes. */
     void (*dots)(float *out, size_t ldo, enum number num, const void *w, size_t ldw, int rows,
@@ -43,6 +51,8 @@ struct vec {
     /* p = softmax(scale * p) */
     void (*softmax)(float *p, size_t n, float scale);
     void (*to_bf16)(uint16_t *y, const float *x, size_t n);
+    /* x = high + low to 16 bits of mantissa */
+    void (*to_split)(uint16_t *high, uint16_t *low, const float *x, size_t n);
     void (*widen)(float *y, const void *x, enum dtype type, size_t n, int add);
 
     void (*silu_mul)(float *gate, const float *up, size_t n);

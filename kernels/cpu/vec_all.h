@@ -15,6 +15,7 @@ void VEC(mix)(float *y, size_t ldy, const float *p, size_t ldp, int n, const voi
 void VEC(finish)(float *y, const float *sums, const float *bias, size_t n, unsigned flags);
 void VEC(softmax)(float *p, size_t n, float scale);
 void VEC(to_bf16)(uint16_t *y, const float *x, size_t n);
+void VEC(to_split)(uint16_t *high, uint16_t *low, const float *x, size_t n);
 void VEC(widen)(float *y, const void *x, enum dtype type, size_t n, int add);
 void VEC(silu_mul)(float *gate, const float *up, size_t n);
 void VEC(add)(float *y, const float *x, size_t n);

@@ -78,6 +78,19 @@ void VEC(to_bf16)(uint16_t *y, const float *x, size_t n)
     }
 }
 
+void VEC(to_split)(uint16_t *high, uint16_t *low, const float *x, size_t n)
+{
+    enum { PART = 256 };
+    float rest[PART];
+    for (size_t at = 0; at < n; at += PART) {
+        size_t k = n - at < PART ? n - at : PART;
+        VEC(to_bf16)(high + at, x + at, k);
+        for (size_t i = 0; i < k; i++)
+            rest[i] = x[at + i] - bf16_to_f32(high[at + i]);
+        VEC(to_bf16)(low + at, rest, k);
+    }
+}
+
 INLINE vf widened(const void *x, enum dtype type, size_t i, size_t m)
 {
     if (type == DT_F32)

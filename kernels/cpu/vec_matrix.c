@@ -35,8 +35,9 @@ enum {
 
 /* Bytes of one weight and of one x, and elements a vector register takes. */
 #define WEIGHT_BYTES(num) ((num) == NUM_F32 ? 4 : 2)
-#define X_BYTES(num)      ((num) == NUM_PAIR ? 2 : 4)
-#define STEP(num)         ((num) == NUM_PAIR ? 2 * VL : VL)
+#define PAIRED(num)       ((num) == NUM_PAIR || (num) == NUM_SPLIT)
+#define X_BYTES(num)      (PAIRED(num) ? 2 : 4)
+#define STEP(num)         (PAIRED(num) ? 2 * VL : VL)
 
 /* A vector of weights as `mac` wants it: widened, or raw pairs of bf16. */
 INLINE vf weights(enum number num, const char *p)
@@ -64,13 +65,13 @@ INLINE vf weights_n(enum number num, const char *p, int n)
         return vf_from_bf16(vh_load_n(p, n));
     if (num == NUM_F16)
         return vf_from_f16(vh_load_n(p, n));
-    return num == NUM_PAIR ? pairs_n(p, n) : vf_load_n(p, n);
+    return PAIRED(num) ? pairs_n(p, n) : vf_load_n(p, n);
 }
 
 INLINE vf mac(enum number num, vf acc, vf w, vf x)
 {
 #if defined(__AVX512BF16__)
-    if (num == NUM_PAIR)
+    if (PAIRED(num))
         return (vf)_mm512_dpbf16_ps((__m512)acc, (__m512bh)w, (__m512bh)x);
 #endif
     (void)num;
@@ -88,9 +89,10 @@ INLINE void put4(float *out, v4 s, int first)
 }
 
 /* One tile of nw x nx outputs over k columns, k <= DOT_BYTES worth. nw, nx and num are constants
- * where this is inlined, so that acc lives in registers. */
+ * where this is inlined, so that acc lives in registers. `low`: bytes from a row of x to its low
+ * halves (NUM_SPLIT). */
 INLINE void tile(float *out, size_t ldo, const enum number num, const char *w, size_t ldw,
-                 const char *const *x, int k, int first, const int nw, const int nx)
+                 const char *const *x, size_t low, int k, int first, const int nw, const int nx)
 {
     vf acc[TILE_W_ONE][TILE_X] = {{{0}}}, a[TILE_W_ONE];
     int c = 0;
@@ -104,19 +106,28 @@ INLINE void tile(float *out, size_t ldo, const enum number num, const char *w, s
 #pragma GCC unroll 8
             for (int r = 0; r < nw; r++)
                 acc[r][i] = mac(num, acc[r][i], a[r], b);
+            if (num != NUM_SPLIT)
+                continue;
+            b = vf_load(x[i] + low + (size_t)c * X_BYTES(num));
+#pragma GCC unroll 8
+            for (int r = 0; r < nw; r++)
+                acc[r][i] = mac(num, acc[r][i], a[r], b);
         }
     }
     if (c < k) {
 #pragma GCC unroll 6
         for (int i = 0; i < nx; i++) {
             const char *p = x[i] + (size_t)c * X_BYTES(num);
-            vf b = num == NUM_PAIR ? pairs_n(p, k - c) : vf_load_n(p, k - c);
+            vf b = PAIRED(num) ? pairs_n(p, k - c) : vf_load_n(p, k - c);
+            vf l = num == NUM_SPLIT ? pairs_n(p + low, k - c) : b;
 #pragma GCC unroll 8
-            for (int r = 0; r < nw; r++)
-                acc[r][i] =
-                    mac(num, acc[r][i],
-                        weights_n(num, w + (size_t)r * ldw + (size_t)c * WEIGHT_BYTES(num), k - c),
-                        b);
+            for (int r = 0; r < nw; r++) {
+                const char *from = w + (size_t)r * ldw + (size_t)c * WEIGHT_BYTES(num);
+                vf v = weights_n(num, from, k - c);
+                acc[r][i] = mac(num, acc[r][i], v, b);
+                if (num == NUM_SPLIT)
+                    acc[r][i] = mac(num, acc[r][i], v, l);
+            }
         }
     }
 #pragma GCC unroll 6
@@ -135,43 +146,43 @@ INLINE void tile(float *out, size_t ldo, const enum number num, const char *w, s
 
 /* All tiles of `rows` weight rows with nx rows of x. */
 INLINE void tiles(float *out, size_t ldo, const enum number num, const char *w, size_t ldw,
-                  int rows, const char *const *x, int k, int first, const int nx)
+                  int rows, const char *const *x, size_t low, int k, int first, const int nx)
 {
     const int step = nx == 1 ? TILE_W_ONE : TILE_W;
     int r = 0;
     for (; r + step <= rows; r += step)
-        tile(out + r, ldo, num, w + (size_t)r * ldw, ldw, x, k, first, step, nx);
+        tile(out + r, ldo, num, w + (size_t)r * ldw, ldw, x, low, k, first, step, nx);
     for (; r < rows; r++)
-        tile(out + r, ldo, num, w + (size_t)r * ldw, ldw, x, k, first, 1, nx);
+        tile(out + r, ldo, num, w + (size_t)r * ldw, ldw, x, low, k, first, 1, nx);
 }
 
 /* One block of columns; rows of x in tiles of TILE_X. A block of DOT_BYTES spans at most one page
  * of each row: rows a multiple of a page apart share the sets of the first level cache, and 6 rows
  * of x with 4 of weights are what its ways hold. */
 INLINE void block(float *out, size_t ldo, const enum number num, const char *w, size_t ldw,
-                  int rows, const char *const *x, int n, int k, int first)
+                  int rows, const char *const *x, size_t low, int n, int k, int first)
 {
     for (int i; n > 0; n -= i, x += i, out += (size_t)i * ldo) {
         i = n < TILE_X ? n : TILE_X;
         switch (i) {
         case 1:
-            tiles(out, ldo, num, w, ldw, rows, x, k, first, 1);
+            tiles(out, ldo, num, w, ldw, rows, x, low, k, first, 1);
             break;
         case 2:
-            tiles(out, ldo, num, w, ldw, rows, x, k, first, 2);
+            tiles(out, ldo, num, w, ldw, rows, x, low, k, first, 2);
             break;
         case 3:
-            tiles(out, ldo, num, w, ldw, rows, x, k, first, 3);
+            tiles(out, ldo, num, w, ldw, rows, x, low, k, first, 3);
             break;
 #if VL == 16 || defined(__aarch64__)
         case 4:
-            tiles(out, ldo, num, w, ldw, rows, x, k, first, 4);
+            tiles(out, ldo, num, w, ldw, rows, x, low, k, first, 4);
             break;
         case 5:
-            tiles(out, ldo, num, w, ldw, rows, x, k, first, 5);
+            tiles(out, ldo, num, w, ldw, rows, x, low, k, first, 5);
             break;
         default:
-            tiles(out, ldo, num, w, ldw, rows, x, k, first, 6);
+            tiles(out, ldo, num, w, ldw, rows, x, low, k, first, 6);
             break;
 #endif
         }
@@ -187,7 +198,8 @@ INLINE void blocks(float *out, size_t ldo, const enum number num, const char *w,
         int k = cols - c < most ? cols - c : most;
         for (int i = 0; i < n; i++)
             at[i] = (const char *)x[i] + (size_t)c * X_BYTES(num);
-        block(out, ldo, num, w + (size_t)c * WEIGHT_BYTES(num), ldw, rows, at, n, k, c == 0);
+        block(out, ldo, num, w + (size_t)c * WEIGHT_BYTES(num), ldw, rows, at, (size_t)cols * 2, n,
+              k, c == 0);
     }
 }
 
@@ -201,8 +213,10 @@ void VEC(dots)(float *out, size_t ldo, enum number num, const void *w, size_t ld
     else if (num == NUM_F16)
         blocks(out, ldo, NUM_F16, w, ldw, rows, x, n, cols);
 #if defined(__AVX512BF16__)
-    else
+    else if (num == NUM_PAIR)
         blocks(out, ldo, NUM_PAIR, w, ldw, rows, x, n, cols);
+    else
+        blocks(out, ldo, NUM_SPLIT, w, ldw, rows, x, n, cols);
 #endif
 }
 
