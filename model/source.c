@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/util.h"
@@ -18,9 +19,13 @@ static int refuse_shape(const struct st_file *f, const struct tensor_want *w,
                         const struct st_tensor *t, struct problems *why)
 {
     char found[200], expected[120];
+    if (w->kind == KIND_SCALES)
+        snprintf(expected, sizeof(expected), "[%zu, any]", w->shape[0]);
+    else
+        st_shape_text(expected, sizeof(expected), w->shape, w->ndim);
     return problem_add(why, -EINVAL, "%s: tensor %s: shape: found %s, expected %s by config.json",
                        f->name, w->name, st_shape_text(found, sizeof(found), t->shape, t->ndim),
-                       st_shape_text(expected, sizeof(expected), w->shape, w->ndim));
+                       expected);
 }
 
 static int refuse_type(const struct st_file *f, const struct tensor_want *w,

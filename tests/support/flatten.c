@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/util.h"
+#include "kernels/plain/plain.h"
 
 static float *room(struct flat *f, size_t n)
 {
@@ -22,8 +23,8 @@ static void matrix(struct flat *f, const struct weight *w, int rows, int cols)
     assert(w->data && w->rows == rows && w->cols == cols);
     assert((uintptr_t)w->data % dtype_size(w->type) == 0);
     float *to = room(f, (size_t)rows * (size_t)cols);
-    for (size_t i = 0; i < (size_t)rows * (size_t)cols; i++)
-        to[i] = dtype_read(w->type, w->data, i);
+    for (size_t r = 0; r < (size_t)rows; r++)
+        plain_row(to + r * (size_t)cols, w, r);
 }
 
 static void vector(struct flat *f, const float *v, int n)
