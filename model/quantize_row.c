@@ -25,11 +25,12 @@ static float level(float w, float inverse)
     return nearest(x > 127 ? 127 : x);
 }
 
-static float squared_error(const float *w, int n, float scale, float inverse)
+/* In steps of the scale, so that tiny weights do not underflow. */
+static float squared_error(const float *w, int n, float inverse)
 {
     float sum = 0;
     for (int i = 0; i < n; i++) {
-        float e = w[i] - scale * level(w[i], inverse);
+        float e = w[i] * inverse - level(w[i], inverse);
         sum += e * e;
     }
     return sum;
@@ -45,7 +46,8 @@ static uint16_t best_scale(const float *w, int n)
         return f32_to_bf16(1);
     for (int i = 0; i < CANDIDATES; i++) {
         float scale = bf16_to_f32((uint16_t)(first + i));
-        float error = squared_error(w, n, scale, 1 / scale);
+        float step = scale / bf16_to_f32(first), error = squared_error(w, n, 1 / scale);
+        error *= step * step;
         if (error < least) {
             least = error;
             best = (uint16_t)(first + i);

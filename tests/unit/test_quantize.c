@@ -414,7 +414,8 @@ static void rows_are_close(void **state)
         quantize_row(to, scale, w, COLS, 128, &error, &square);
         for (int i = 0; i < COLS; i++) {
             float step = bf16_to_f32(scale[i / 128]);
-            assert_true(fabsf(w[i] - step * (float)(to[i] - 128)) <= 1.6f * step);
+            if (!(fabsf(w[i] - step * (float)(to[i] - 128)) <= 1.6f * step))
+                fail_msg("%g became %d steps of %g", (double)w[i], to[i] - 128, (double)step);
         }
         assert_true(to[0] == 128 && to[127] == 128);
         assert_true(sqrt(error / square) < 0.01);
