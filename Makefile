@@ -36,14 +36,17 @@ check: ## everything: build, unit, parity, sanitizers, fuzzing, lint; a table at
 	@tools/fetch_qwen_vocab.sh || echo "The Qwen vocabulary is not here; its test will be skipped."
 	@tools/check.sh release asan tsan fuzz
 
-parity: ## the parity tier alone
+parity: ## every stage against the reference: a table per shape and stage
 	@tools/setup.sh build
-	@tools/check.sh --tier parity release
+	@$(call cmake,release,--target parity)
+	@for shape in awkward heads long; do \
+	    build/tests/parity tests/golden/$$shape build/parity-$$shape || exit 1; done
 
-bench: ## speed of the CPU kernels and of a small model
+bench: ## speed of models with random weights on this machine (SPEED.md)
 	@tools/setup.sh build
 	@$(call cmake,release,--target parley)
-	build/parley bench
+	build/parley bench --synthetic tools/configs/bench-200m.json --seconds 3
+	build/parley bench --synthetic tools/configs/bench-30m.json --seconds 3
 
 fuzz: ## a short run of every fuzz target
 	@tools/setup.sh check
