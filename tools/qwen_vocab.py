@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Converts the rank file of the Qwen vocabulary into vocab.json, merges.txt and tokenizer_config.json.
+"""Converts the rank file of the Qwen vocabulary to vocab.json, merges.txt, tokenizer_config.json.
 
 A rank file lists each token (base64) with its rank, which is also its id. A token of more than one
 byte was made by joining two tokens of lower rank: the two that remain when its own bytes are merged
@@ -15,12 +15,14 @@ import sys
 
 # The added tokens of the released Qwen3-Omni, in order of id from 151643; those in the second list
 # are not "special": they are matched as a whole but stay in decoded text.
-ADDED = """<|endoftext|> <|im_start|> <|im_end|> <|object_ref_start|> <|object_ref_end|> <|box_start|>
+ADDED = """<|endoftext|> <|im_start|> <|im_end|> <|object_ref_start|> <|object_ref_end|>
+<|box_start|>
 <|box_end|> <|quad_start|> <|quad_end|> <|vision_start|> <|vision_end|> <|vision_pad|> <|image_pad|>
 <|video_pad|> <tool_call> </tool_call> <|fim_prefix|> <|fim_middle|> <|fim_suffix|> <|fim_pad|>
 <|repo_name|> <|file_sep|> <tool_response> </tool_response> <think> </think> <|audio_start|>
 <|audio_end|> <tts_pad> <tts_text_bos> <tts_text_eod> <tts_text_bos_single> <|audio_pad|>""".split()
-NOT_SPECIAL = set("""<tool_call> </tool_call> <|fim_prefix|> <|fim_middle|> <|fim_suffix|> <|fim_pad|>
+NOT_SPECIAL = set("""<tool_call> </tool_call> <|fim_prefix|> <|fim_middle|> <|fim_suffix|>
+<|fim_pad|>
 <|repo_name|> <|file_sep|> <tool_response> </tool_response> <think> </think>""".split())
 
 

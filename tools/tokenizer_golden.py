@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Makes the golden of the tokenizer: strings and what the reference tokenizer makes of them.
 
-    python3 tools/tokenizer_golden.py [--seed N] [--count N] VOCAB_DIR > tests/golden/tokenizer/qwen.txt
+    python3 tools/tokenizer_golden.py [--seed N] [--count N] VOCAB_DIR \\
+        > tests/golden/tokenizer/qwen.txt
     python3 tools/tokenizer_golden.py --show LINE VOCAB_DIR < tests/golden/tokenizer/qwen.txt
 
 VOCAB_DIR is what tools/fetch_qwen_vocab.sh made. Needs the `transformers` package, whose
@@ -9,7 +10,8 @@ Qwen2Tokenizer is the reference. A line of the golden is
 
     MODE COUNT HASH DECODED TEXT
 
-MODE: `p` plain text (no added token is ever made), `a` added tokens are parsed. COUNT: number of ids.
+MODE: `p` plain text (no added token is ever made), `a` added tokens are parsed. COUNT: number of
+ids.
 HASH: FNV-1a, 64 bits, over the ids as little-endian 32-bit numbers. DECODED: `=` when the decoded
 ids are the NFC of the text, `-` when nothing is to be said. TEXT: to the end of the line, with
 backslash, CR, LF and NUL written as \\\\, \\r, \\n and \\0. --show prints text and ids of one line.
