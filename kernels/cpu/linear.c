@@ -52,7 +52,7 @@ static void tile(const struct job *j, int r, int rows, int i, int n)
 {
     const struct product *p = j->p;
     const struct weight *w = p->w;
-    const void *x[VEC_ROWS];
+    const void *x[VEC_ROWS] = {NULL};
     float sums[VEC_ROWS * BLOCK_ROWS];
     for (int m = 0; m < n; m++)
         x[m] = (const char *)p->x + (size_t)(i + m) * p->ldx;
