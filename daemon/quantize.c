@@ -24,6 +24,7 @@ static const char help[] =
     "                     divide a row, its half, and so on\n"
     "  --keep PATTERN     tensors that stay as they are, as a shell pattern of their names, such\n"
     "                     as '*lm_head*'; may be repeated\n"
+    "  --shard-mb N       megabytes of a weight file (default 4294)\n"
     "  --quiet            no progress and no report\n";
 
 enum { KEEP_MAX = 32 };
@@ -38,11 +39,9 @@ struct command {
 static int parse(struct command *c, int argc, char **argv)
 {
     static const struct option options[] = {
-        {"group", required_argument, NULL, 'g'},
-        {"keep", required_argument, NULL, 'k'},
-        {"quiet", no_argument, NULL, 'q'},
-        {"help", no_argument, NULL, 'h'},
-        {NULL, 0, NULL, 0},
+        {"group", required_argument, NULL, 'g'},    {"keep", required_argument, NULL, 'k'},
+        {"shard-mb", required_argument, NULL, 's'}, {"quiet", no_argument, NULL, 'q'},
+        {"help", no_argument, NULL, 'h'},           {NULL, 0, NULL, 0},
     };
     int id;
     long n;
@@ -52,8 +51,11 @@ static int parse(struct command *c, int argc, char **argv)
             fputs(help, stdout);
             return 1;
         }
-        if (id == '?' || (id == 'g' && !option_long("--group", optarg, 16, 1024, &n)))
+        if (id == '?' || (id == 'g' && !option_long("--group", optarg, 16, 1024, &n)) ||
+            (id == 's' && !option_long("--shard-mb", optarg, 1, 1 << 20, &n)))
             return 1 + EXIT_BAD_INPUT;
+        if (id == 's')
+            c->opts.shard_bytes = (size_t)n * 1000000;
         if (id == 'g')
             c->opts.group = (int)n;
         c->quiet |= id == 'q';
