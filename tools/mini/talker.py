@@ -53,6 +53,7 @@ class Talker(nn.Module):
         self.text_projection, self.hidden_projection = Projection(*widths), Projection(*widths)
         self.codec_head = nn.Linear(TALKER["hidden"], TALKER_VOCAB, bias=False)
         self.code_predictor = CodePredictor(predictor)
+        self.register_buffer("opening_codes", torch.tensor(OPENING_CODES[:5]), persistent=False)
         initialise(self.model, TALKER["layers"])
         initialise(self.code_predictor, PREDICTOR["layers"])
         for table in self.tables():
@@ -67,8 +68,7 @@ class Talker(nn.Module):
 
     def opening(self, projected):
         """The first eight rows of a reply: projected texts [8, width] plus codec embeddings."""
-        ids = torch.tensor(OPENING_CODES[:5], device=projected.device)
-        codec = F.pad(self.model.codec_embedding(ids), (0, 0, 3, 0))
+        codec = F.pad(self.model.codec_embedding(self.opening_codes), (0, 0, 3, 0))
         return projected + codec
 
     def residual_logits(self, hidden, codes):

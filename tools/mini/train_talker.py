@@ -16,6 +16,7 @@ import json
 import random
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -26,7 +27,7 @@ from talker import Talker, allowed_first, sample
 
 USER_ROWS, OPENING = 48, 8
 FAR = 500             # largest gap of positions between the user's rows and the reply
-NOISE = 0.04          # share of input codes replaced at random
+NOISE, LOST = 0.3, 0.3  # largest shares of input codes, and of whole frames, that are random
 PREDICTED = 2048      # frames of a step that the code predictor is trained on
 BUCKETS = [(40, 128), (72, 96), (176, 32)]  # (slots, replies of a step): few long ones, apart
 BALANCE = 0.01
@@ -39,7 +40,7 @@ def load_tokenizer(folder):
 
 
 class Clips:
-    """All clips as padded tensors: slot 0 is the row of the first token, slot s that of frame s-1."""
+    """All clips as padded tensors: slot 0 is the first token's row, slot s that of frame s - 1."""
 
     def __init__(self, data, tokenizer):
         ids = {t: tokenizer.token_to_id(t) for t in ("<tts_pad>", "<tts_text_eod>")}
@@ -162,13 +163,21 @@ class Training:
             index.copy_(members[torch.randint(0, len(members), index.shape, device=DEVICE)])
         return feed
 
+    @staticmethod
+    def spoil(codes):
+        """Codes and frames at random in part of the input, another share in every reply: what
+        was said so far must not be what tells one clip of the training from the others."""
+        share = torch.rand(2, len(codes), 1, 1, device=DEVICE)
+        wrong = torch.rand(codes.shape, device=DEVICE) < NOISE * share[0]
+        lost = torch.rand(*codes.shape[:2], 1, device=DEVICE) < LOST * share[1]
+        return torch.where(wrong | lost, torch.randint_like(codes, CODES), codes)
+
     def losses(self, index, slots, noisy, frames):
         clips, batch = self.clips, len(index)
         tokens, codes = clips.tokens[index, :slots].long(), clips.codes[index, :slots].long()
         target = clips.target[index, :slots].long()
         if noisy:
-            wrong = torch.rand(codes.shape, device=DEVICE) < NOISE
-            codes = torch.where(wrong, torch.randint_like(codes, CODES), codes)
+            codes = self.spoil(codes)
         users = self.rows.users[torch.randint(0, len(self.rows.users), (batch,), device=DEVICE)]
         gaps = torch.randint(-FAR, FAR, (batch,), device=DEVICE).clamp(min=0)
         states = self.rows.states(users, gaps, tokens, codes)
@@ -258,7 +267,8 @@ def listen(rows, clips, data, out, count=40):
 
 
 def train(training, clock, keep):
-    report, kept = Reporter("talker"), 0.0
+    """Keeps the weights that do best on the held-out clips: the talker overfits in a minute."""
+    report, best = Reporter("talker", 8), float("inf")
     training.adam.set_rate(clock.rate())
     runs, shares = [], []
     for bucket in training.buckets:
@@ -278,9 +288,18 @@ def train(training, clock, keep):
             held_first, held_rest = training.held_out()
             report.say(clock.step, f"first {first:.3f} rest {rest:.3f} balance {balance:.3f} "
                        f"held out {held_first:.3f} {held_rest:.3f}")
-        if clock.elapsed() - kept > 120:
-            kept = clock.elapsed()
-            keep()
+            if clock.step > 500 and held_first + held_rest < best:
+                best = held_first + held_rest
+                keep()
+
+
+def join(more, data):
+    """The training clips of `more` before all clips of `data`."""
+    n = more["train"]
+    end = int(more["starts"][n])
+    starts = [*more["starts"][:n], *(data["starts"] + end)]
+    return {"codes": torch.cat([more["codes"][:end], data["codes"]]), "train": n + data["train"],
+            "starts": np.array(starts), "texts": more["texts"][:n] + data["texts"]}
 
 
 def main():
@@ -290,13 +309,18 @@ def main():
     parser.add_argument("--seconds", type=float, default=300)
     parser.add_argument("--shrink", type=int, default=1, help="divides the batches")
     parser.add_argument("--rate", type=float, default=8e-4)
+    parser.add_argument("--dropout", type=float, default=0.15)
+    parser.add_argument("--more", nargs="*", default=[], help="further codes.pt of the same codec")
     parser.add_argument("--resume", help="talker.pt of an earlier run")
     args = parser.parse_args()
     setup(2)
     data = wait_for(f"{args.out}/codes.pt")
+    del data["audio"]
+    for path in args.more:
+        data = join(wait_for(path), data)
     clock = Clock(args.seconds, warmup=300)
     tokenizer = load_tokenizer(args.tokenizer)
-    talker = Talker(dropout=0.1).to(DEVICE)
+    talker = Talker(dropout=args.dropout).to(DEVICE)
     if args.resume:
         state = torch.load(args.resume, map_location=DEVICE)["model"]
         talker.load_state_dict({k: v.float() for k, v in state.items()})
@@ -311,13 +335,12 @@ def main():
                  f"{args.out}/talker.pt")
 
     train(training, clock, keep)
-    keep()
-    first, rest = training.held_out()
-    print(f"talker: done, {clock.step} steps in {clock.elapsed():.0f} s; "
-          f"held out {first:.3f} {rest:.3f}", flush=True)
+    state = torch.load(f"{args.out}/talker.pt", map_location=DEVICE)
+    print(f"talker: done, {clock.step} steps in {clock.elapsed():.0f} s; best after "
+          f"{state['step']}", flush=True)
+    talker.load_state_dict({k: v.float() for k, v in state["model"].items()})
     talker.eval()
-    with training.adam.averaged():
-        listen(rows, clips, data, args.out)
+    listen(rows, clips, data, args.out)
     save({}, f"{args.out}/talker.done")
 
 

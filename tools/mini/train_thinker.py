@@ -5,7 +5,7 @@ usage: train_thinker.py DATA OUT TOKENIZER [--seconds 600] [--resume THINKER]
 
 Reads DATA/questions.i16 and .jsonl; writes OUT/thinker.pt.
 
-First every clip is heard in several disguises (disguise.py), whose log-mels stay on the GPU.  The
+First every clip is heard in several disguises (augment.py), whose log-mels stay on the GPU.  The
 loss is on the answers alone.  Two helps, of which nothing is left in the model's files: in the
 first part of the time the encoder also has to write down what it hears (CTC), and a share of the
 dialogues asks for the question itself ("transcribe")."""
@@ -19,7 +19,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-import disguise
+import augment
 from common import (DEVICE, ON_GPU, Adam, Clock, Reporter, autocast, graphed, halves, held_out,
                     pace, read_clips, save, setup)
 from config import ENCODER
@@ -50,6 +50,18 @@ def group_dialogues(clips):
     return train, held
 
 
+def place(waves, lengths):
+    """Silence of random length before and after each clip."""
+    n, longest = len(waves), torch.full_like(lengths, LONGEST)
+    lead, trail = (torch.rand(2, n, device=DEVICE) * torch.tensor([[0.5], [0.9]], device=DEVICE)
+                   * (torch.rand(2, n, device=DEVICE) < 0.8) * 16000).long()
+    total = torch.minimum(lead + lengths + trail, longest)
+    at = torch.arange(int(total.max()), device=DEVICE) - lead[:, None]
+    inside = (at >= 0) & (at < lengths[:, None])
+    waves = waves.gather(1, at.clamp(0, waves.shape[1] - 1))
+    return torch.where(inside, waves, 0.0), total
+
+
 class Bank:
     """Log-mel chunks [n, 128, 100] of every clip in several disguises; variant 0 has none."""
 
@@ -72,11 +84,11 @@ class Bank:
     def add(self, variant, index):
         lengths = self.lengths[index]
         at = torch.arange(int(lengths.max()), device=DEVICE)
-        place = (self.offsets[index][:, None] + at).clamp(max=len(self.samples) - 1)
-        waves = self.samples[place].float() / 32768
+        source = (self.offsets[index][:, None] + at).clamp(max=len(self.samples) - 1)
+        waves = self.samples[source].float() / 32768
         waves = torch.where(at < lengths[:, None], waves, 0.0)
         if variant:
-            waves, lengths = disguise.augment(waves, lengths, LONGEST)
+            waves, lengths = augment.augment(*place(waves, lengths))
         waves = F.pad(waves, (0, max(0, 640 - waves.shape[1])))
         waves = (waves * 32768).round().clamp(-32768, 32767) / 32768
         mels, frames = self.mel(waves, lengths)
