@@ -75,7 +75,6 @@ one_preset() {
         return
     fi
     echo "== $preset: tests"
-    ASAN_OPTIONS=${ASAN_OPTIONS:-detect_stack_use_after_return=1} \
     UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1} \
     TSAN_OPTIONS=${TSAN_OPTIONS:-halt_on_error=1} \
         $wrap ctest --test-dir "$folder" ${tier:+-L "^$tier\$"} --output-on-failure \
