@@ -1,8 +1,8 @@
 # Parley: what a person may want to run. Everything else is CMake (CMakePresets.json).
 SHELL := /bin/bash
 JOBS := $(shell nproc)
-MODEL := tests/golden/heads
-QUESTION := etc/demo/question.wav
+MODEL := models/parley-mini
+DEMO := etc/demo
 
 # configure-and-build of one preset: $(call cmake,preset,targets)
 cmake = cmake --preset $(1) >/dev/null && \
@@ -22,14 +22,17 @@ build: ## build/parley
 	@tools/setup.sh build
 	@$(call cmake,release)
 
-demo: ## ask a small random-weights model a spoken question, answer in out/answer.wav
+demo: ## ask the small model that ships with Parley three spoken questions; answers in out/
 	@tools/setup.sh build
 	@$(call cmake,release,--target parley)
 	@mkdir -p out
-	@echo "The model's weights are random: its words and its sound are noise."
-	build/parley ask --model $(MODEL) --in $(QUESTION) --out out/answer.wav \
-	    --max-tokens 40 --max-frames 50
-	@echo "The answer's sound is in out/answer.wav."
+	@echo; echo "$(DEMO)/capital.wav asks: What is the capital of France?"
+	build/parley ask --model $(MODEL) --in $(DEMO)/capital.wav --out out/capital.wav
+	@echo; echo "$(DEMO)/sum.wav and times-two.wav ask: How much is seven plus eight? And times two?"
+	build/parley ask --model $(MODEL) --in $(DEMO)/sum.wav --in $(DEMO)/times-two.wav \
+	    --out out/sum.wav
+	@echo; echo "The answers' sound is in out/capital.wav and out/sum.wav. Your own question:"
+	@echo "    build/parley ask --model $(MODEL) --in YOUR.wav --out out/answer.wav"
 
 check: ## everything: build, unit, parity, sanitizers, fuzzing, lint; a table at the end
 	@tools/setup.sh check
