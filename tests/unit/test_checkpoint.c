@@ -533,7 +533,8 @@ static void notices_a_file_that_shrinks(void **state)
     assert_true(p != MAP_FAILED);
     int err = madvise(p, 4096, 22); /* MADV_POPULATE_READ */
     munmap(p, 4096);
-    if (err < 0) {
+    /* an emulator may answer yes to everything, even for memory that is not there */
+    if (err < 0 || madvise(p, 4096, 22) == 0) {
         print_message("skip: this kernel cannot populate mappings\n");
         skip();
     }
