@@ -127,8 +127,10 @@ INLINE void tile(float *out, size_t ldo, const struct bytes *b, const float *con
             continue;
         }
         put4(o, vf_sum4(total[0][i], total[1][i], total[2][i], total[3][i]), first);
-        if (nw == 8)
-            put4(o + 4, vf_sum4(total[4][i], total[5][i], total[6][i], total[7][i]), first);
+        if (nw == 8) {
+            vf(*t)[TILE_X] = &total[nw - 4]; /* the other half */
+            put4(o + 4, vf_sum4(t[0][i], t[1][i], t[2][i], t[3][i]), first);
+        }
     }
 }
 
