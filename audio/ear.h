@@ -1,0 +1,62 @@
+/*
+ * audio/ear.h - what the microphone heard, without what the loudspeaker said.
+ *
+ * 10 ms of microphone and the 10 ms that the DAC really got at the same time go in; out come 10 ms
+ * at 16 kHz, once with echo (and, if wanted, noise) removed and once raw, with the measures from
+ * which the barge-in judge tells a person from our own echo. webrtc-audio-processing does the echo
+ * cancelling (audio/apm.cc), libsoxr the rates.
+ *
+ * The far-end time line has no gaps: silence is passed when nothing plays and for every period that
+ * the DAC missed.
+ *
+ * Threads: one owner; not real-time (the library locks).
+ */
+#ifndef PARLEY_AUDIO_EAR_H
+#define PARLEY_AUDIO_EAR_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/problem.h"
+
+enum { EAR_RATE = 16000, EAR_PERIOD = 160 }; /* Hz, samples of 10 ms */
+
+struct ear;
+
+/* Zero means the default. */
+struct ear_opts {
+    int rate;       /* of microphone and far end; 48000 */
+    int delay_ms;   /* from the DAC to the microphone, best a little low; 0 */
+    bool no_cancel; /* the device has its own canceller */
+    bool noise;     /* suppress steady noise */
+    bool gain;      /* automatic gain */
+};
+
+struct ear_frame {
+    float clean[EAR_PERIOD]; /* echo removed */
+    float raw[EAR_PERIOD];   /* as it came, delayed by as much as clean is */
+    float level;             /* rms of raw, dBFS, floor -120 */
+    float far;               /* rms of the far end that can be in this period, dBFS */
+    float near;              /* [0, 1] how likely raw holds more than our own echo; 1 while the
+                                far end is silent */
+    float erle;              /* dB, 0 until it is known */
+    bool settled;            /* the canceller has adapted to the room */
+    int bad;                 /* samples that were no number, taken as 0 */
+    int clipped;             /* samples at full scale */
+};
+
+int ear_open(struct ear **ret, const struct ear_opts *o, struct problems *why);
+
+/* Samples at EAR_RATE by which `clean` and `raw` lag behind the microphone. */
+int ear_latency(const struct ear *e);
+
+/* mic[rate/100], far[rate/100]; either may be NULL for silence. */
+void ear_period(struct ear *e, const float *mic, const float *far, struct ear_frame *out);
+
+/* A better delay, or a known jump: the filter is kept. */
+void ear_delay(struct ear *e, int delay_ms);
+
+void ear_close(struct ear *e); /* NULL is legal */
+
+#endif

@@ -1,0 +1,91 @@
+/*
+ * daemon/conversation.h - the conversation: what is heard becomes turns, turns become replies, and
+ * the model remembers what was really heard of them.
+ *
+ * Two sides that never wait for each other, joined by rings:
+ *
+ *   floor   conversation_period, every 10 ms of microphone: voice activity, the barge-in judge,
+ *           turn.c, the player. It alone decides who has the floor, and writes the event log.
+ *   work    conversation_work: one small piece of model work (some sound encoded, one word, one
+ *           frame of speech) and back, so that a dropped answer stops at once. It alone touches the
+ *           session.
+ *
+ * Live, each side has a thread (daemon/talk.c). In replay one thread calls both in virtual time
+ * (daemon/replay.c). What crosses carries turn and answer numbers; stale records are dropped.
+ *
+ * Time is the microphone's sample count at 16 kHz; no clock is read here.
+ */
+#ifndef PARLEY_DAEMON_CONVERSATION_H
+#define PARLEY_DAEMON_CONVERSATION_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "audio/ear.h"
+#include "audio/player.h"
+#include "base/problem.h"
+#include "daemon/event_log.h"
+#include "daemon/session.h"
+#include "daemon/turn.h"
+
+struct conversation;
+
+/* Everything that happens, for the log (floor's thread). `line` ends in "\n". */
+typedef void conversation_log(void *ctx, const char *line, size_t n);
+
+struct conversation_opts {
+    struct session *session; /* open, with speech; borrowed */
+    struct player *player;   /* borrowed */
+    const char *vad;         /* the detector's weights, models/vad/silero.bin */
+    const char *system;      /* system text, NULL = none */
+    const struct turn_opts *turn;
+    bool tell_cut;         /* the model is told where it was interrupted */
+    bool texts;            /* the log holds what was said (else only lengths) */
+    int max_tokens;        /* of one reply, 0 = 256 */
+    conversation_log *log; /* NULL = none */
+    void *ctx;
+};
+
+int conversation_open(struct conversation **ret, const struct conversation_opts *o,
+                      struct problems *why);
+
+/* Floor: 10 ms of microphone. `play_delay` are samples (at the player's rate) that the device
+ * holds. Returns a set of CONVERSATION_*. */
+enum { CONVERSATION_MIC_CLOSE = 1, CONVERSATION_MIC_OPEN = 2 };
+int conversation_period(struct conversation *c, const struct ear_frame *frame, uint64_t play_delay);
+
+/* Floor: mute, unmute, stop, wake, devices lost and back, overflow; takes effect in the next
+ * period. */
+void conversation_event(struct conversation *c, enum turn_event_kind kind);
+
+/* Work: does one piece; what it was, WORK_NONE when there is nothing to do. Negative errno: the
+ * session is broken for good (`why` says). */
+enum conversation_work {
+    WORK_NONE,
+    WORK_HEAR,   /* sound encoded and prefilled */
+    WORK_PROMPT, /* the end of the turn prefilled, an answer begun */
+    WORK_WORD,   /* one token of the Thinker */
+    WORK_FRAME,  /* one frame of speech */
+    WORK_MEMORY, /* a rewind, a roll-back, older turns forgotten */
+    WORK_KINDS
+};
+int conversation_work(struct conversation *c, struct problems *why);
+
+/* Work: sleeps until there may be something to do (live); conversation_wake ends the sleep. */
+void conversation_wait(struct conversation *c);
+void conversation_wake(struct conversation *c);
+
+/* How things stand, for meters and status; any thread. */
+struct conversation_now {
+    enum turn_state state;
+    uint64_t at;      /* samples */
+    float speech;     /* probability */
+    float level, far; /* dBFS */
+    uint32_t turns, replies, interrupted, resumed;
+    int context_used, context;
+};
+void conversation_now(const struct conversation *c, struct conversation_now *now);
+
+void conversation_close(struct conversation *c); /* NULL is legal; both sides have ended */
+
+#endif
