@@ -24,6 +24,7 @@
 #ifndef PARLEY_KERNELS_OPS_H
 #define PARLEY_KERNELS_OPS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -200,16 +201,43 @@ struct ops {
                    const struct sampling *s, uint32_t *seen, uint64_t *draw);
 };
 
+/* How weights come into memory that is not the host's. A lane copies from its own two pinned
+ * buffers without waiting; every thread that loads has a lane, beside the thread that owns the
+ * device.
+ *
+ *     l = lane_open; { b = lane_buffer(l); fill b; lane_copy(l, ...)... }...; lane_close
+ */
+struct lane;
+
+struct loading {
+    unsigned types; /* bit t: matrices of type t can be computed with */
+    /* Bytes of the device in all, and not taken by anybody now. */
+    void (*memory)(struct device *d, size_t *total, size_t *unused);
+    struct lane *(*lane_open)(struct device *d, size_t bytes); /* NULL: no memory left */
+    /* A buffer of `bytes`; waits until what was copied from it before has arrived. */
+    void *(*lane_buffer)(struct lane *l);
+    /* Begins to copy a part of the buffer given last to device memory. */
+    void (*lane_copy)(struct lane *l, void *dst, const void *part, size_t bytes);
+    void (*lane_close)(struct lane *l); /* waits for everything */
+    /* Random weights made in place, the numbers of random_fill (model/source.h): table[4096] are
+     * normally distributed numbers in device memory. */
+    void (*random)(struct device *d, void *dst, enum dtype type, const float *table, float mean,
+                   float deviation, uint64_t seed, size_t count);
+};
+
 /* The first member of every backend's own structure. */
 struct device {
     const struct ops *op;
-    const char *name; /* "cpu avx512bf16, 2 threads" */
+    const char *name;           /* "cpu avx512bf16, 2 threads" */
+    const struct loading *load; /* NULL: weights are used where they lie in the host's memory */
 };
 
 struct device_opts {
-    const char *name; /* "auto" or NULL, "cpu", "plain"; with ":avx2", ":neon", ":generic" ... after
-                         "cpu" to force one instruction set */
-    int threads;      /* 0 = one per processor of this process */
+    const char *name; /* "auto" or NULL, "cpu", "cuda", "cuda:1", "plain"; with ":avx2", ":neon",
+                         ":generic" ... after "cpu" to force one instruction set */
+    int threads;      /* of the CPU; 0 = one per processor of this process */
+    bool urgent;      /* CUDA: its work goes before that of other handles (speech) */
+    int hang_ms;      /* CUDA: silence for so long ends the process; 0 = 5000 */
 };
 
 /* Opens a device. 0, -EINVAL for an unknown or unavailable name (what exists is said), -ENOMEM. */
