@@ -1,0 +1,73 @@
+/*
+ * kernels/cuda/cuda.cu - the CUDA backend's table; a handle on a GPU.
+ */
+#include "kernels/cuda/cuda.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static const struct ops cuda_ops = {
+    .alloc = cuda_alloc,
+    .release = cuda_release,
+    .put = cuda_put,
+    .get = cuda_get,
+};
+
+int cuda_count(void)
+{
+    int n = 0;
+    cudaError_t err = cudaGetDeviceCount(&n);
+    (void)cudaGetLastError(); /* no driver is an answer, not a fault */
+    return err == cudaSuccess ? n : 0;
+}
+
+static void make_streams(struct cuda *c, const struct device_opts *o)
+{
+    int least, greatest;
+    CUDA_MUST(cudaDeviceGetStreamPriorityRange(&least, &greatest));
+    CUDA_MUST(cudaStreamCreateWithPriority(&c->stream, cudaStreamNonBlocking,
+                                           o->urgent ? greatest : least));
+    CUDA_MUST(cudaStreamCreateWithFlags(&c->side, cudaStreamNonBlocking));
+    CUDA_MUST(cudaMalloc((void **)&c->counters, CUDA_COUNTERS * sizeof(*c->counters)));
+    CUDA_MUST(cudaMemsetAsync(c->counters, 0, CUDA_COUNTERS * sizeof(*c->counters), c->stream));
+}
+
+int cuda_open(struct device **ret, int ordinal, const struct device_opts *o, struct problems *why)
+{
+    int n = cuda_count();
+    cudaDeviceProp is;
+    if (ordinal < 0 || ordinal >= n)
+        return problem_add(why, -EINVAL, "device cuda:%d: found %d GPUs that CUDA can use", ordinal,
+                           n);
+    struct cuda *c = (struct cuda *)calloc(1, sizeof(*c));
+    if (c == NULL)
+        return problem_add(why, -ENOMEM, "device cuda:%d: no memory left", ordinal);
+    CUDA_MUST(cudaSetDevice(ordinal));
+    CUDA_MUST(cudaGetDeviceProperties(&is, ordinal));
+    c->ordinal = ordinal;
+    c->sms = is.multiProcessorCount;
+    c->major = is.major;
+    c->smem = is.sharedMemPerBlockOptin;
+    c->hang_ms = o->hang_ms > 0 ? o->hang_ms : 5000;
+    c->d.op = &cuda_ops;
+    c->d.name = c->name;
+    snprintf(c->name, sizeof(c->name), "cuda:%d %.100s", ordinal, is.name);
+    make_streams(c, o);
+    *ret = &c->d;
+    return 0;
+}
+
+void cuda_close(struct device *d)
+{
+    struct cuda *c = cuda_of(d);
+    cuda_wait(c, c->stream);
+    CUDA_MUST(cudaStreamDestroy(c->stream));
+    CUDA_MUST(cudaStreamDestroy(c->side));
+    CUDA_MUST(cudaFree(c->counters));
+    CUDA_MUST(cudaFree(c->scratch));
+    for (int i = 0; i < c->n_retired; i++)
+        CUDA_MUST(cudaFree(c->retired[i]));
+    CUDA_MUST(cudaFreeHost(c->staging));
+    free(c);
+}

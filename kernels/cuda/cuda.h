@@ -1,0 +1,131 @@
+/*
+ * kernels/cuda/cuda.h - the CUDA backend's device and what its files share.
+ *
+ * An op is a host function (the launcher) and the kernels it may start: it chooses by shape and
+ * type in one visible `if` and returns before the GPU has done anything. Everything of one handle
+ * happens in the order of its stream; only `get` waits.
+ *
+ * Kernels start early: a launch lets its blocks begin while the kernel before it still drains
+ * (programmatic dependent launch, from compute capability 9.0 on). So every kernel that was started
+ * with LAUNCH first fetches what nobody writes (weights), then calls dependency_wait() in every
+ * thread before it touches anything else, reading or writing.
+ *
+ * Faults are fatal: CUDA_MUST ends the process with expression, file, line and CUDA's name of it.
+ */
+#ifndef PARLEY_KERNELS_CUDA_CUDA_H
+#define PARLEY_KERNELS_CUDA_CUDA_H
+
+#include <cuda_runtime.h>
+
+extern "C" {
+#include "kernels/cuda/backend.h"
+}
+
+enum { CUDA_FAULT_STATUS = 3 }; /* exit status after a fault of the GPU */
+
+#define CUDA_MUST(expr) cuda_must((expr), #expr, __FILE__, __LINE__)
+
+struct prepared; /* weights in another order, made at their first use: prepare.cu */
+
+struct cuda {
+    struct device d;
+    char name[128];
+    int ordinal;
+    int sms;     /* multiprocessors */
+    int major;   /* compute capability */
+    int hang_ms; /* silence for so long ends the process */
+    size_t smem; /* most shared memory of a block */
+    cudaStream_t stream;
+    cudaStream_t side;   /* for what must not be recorded */
+    cudaEvent_t arrived; /* the last get */
+    void *scratch;       /* of one op; grows on demand, never while a step is being recorded */
+    size_t scratch_bytes;
+    void *retired[32]; /* scratch that recorded steps may still name */
+    int n_retired;
+    unsigned *counters; /* [CUDA_COUNTERS] zero between kernels: blocks that have finished */
+    void *staging;      /* pinned, for put and get */
+    size_t staging_bytes;
+    struct prepared *prepared;
+    int recording; /* a step is being recorded */
+};
+
+enum { CUDA_COUNTERS = 65536 };
+
+static inline struct cuda *cuda_of(struct device *d)
+{
+    return (struct cuda *)d;
+}
+
+/* Ends the process unless err is success. */
+void cuda_must(cudaError_t err, const char *expr, const char *file, int line);
+
+/* Waits until the stream has done everything, at most hang_ms without an end. */
+void cuda_wait(struct cuda *c, cudaStream_t stream);
+
+/* At least `bytes` of device memory for the op that is being launched, aligned to 256. */
+void *cuda_scratch(struct cuda *c, size_t bytes);
+
+static inline int div_up(int a, int b)
+{
+    return (a + b - 1) / b;
+}
+
+static inline int at_most(int a, int b)
+{
+    return a < b ? a : b;
+}
+
+static inline int at_least(int a, int b)
+{
+    return a > b ? a : b;
+}
+
+/* Starts kernel(args...) on the handle's stream. */
+#define LAUNCH(c, kernel, grid, block, smem, ...)                                                  \
+    do {                                                                                           \
+        cudaLaunchAttribute early_;                                                                \
+        cudaLaunchConfig_t how_ = cuda_launch_config((c), &early_, (grid), (block), (smem));       \
+        CUDA_MUST(cudaLaunchKernelEx(&how_, (kernel), __VA_ARGS__));                               \
+    } while (0)
+
+static inline cudaLaunchConfig_t cuda_launch_config(struct cuda *c, cudaLaunchAttribute *early,
+                                                    dim3 grid, dim3 block, size_t smem)
+{
+    cudaLaunchConfig_t how = {};
+    how.gridDim = grid;
+    how.blockDim = block;
+    how.dynamicSmemBytes = smem;
+    how.stream = c->stream;
+    early->id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    early->val.programmaticStreamSerializationAllowed = 1;
+    how.attrs = early;
+    how.numAttrs = c->major >= 9 ? 1 : 0;
+    return how;
+}
+
+#ifdef __CUDACC__
+/* From here on what earlier kernels wrote may be read, and what they read be written. */
+static __device__ __forceinline__ void dependency_wait(void)
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+/* The next kernel may begin to fetch its weights. */
+static __device__ __forceinline__ void dependents_start(void)
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+#endif
+
+/* The ops of the table, by file. */
+void *cuda_alloc(struct device *d, size_t bytes);
+void cuda_release(struct device *d, void *p);
+void cuda_put(struct device *d, void *dst, const void *host, size_t bytes);
+void cuda_get(struct device *d, void *host, const void *src, size_t bytes);
+void cuda_copy(struct device *d, void *dst, const void *src, size_t bytes);
+
+#endif
