@@ -44,6 +44,12 @@ LIBRARIES = {
     "alsa/asoundlib.h": {"audio"},
     "portaudio.h": {"audio"},
     "cuda_runtime.h": {"kernels"},
+    "ini.h": {"daemon"},
+    "systemd/sd-event.h": {"daemon"},
+    "systemd/sd-daemon.h": {"daemon"},
+    "libevdev/libevdev.h": {"daemon"},
+    "archive.h": {"daemon"},
+    "nettle/sha2.h": {"daemon"},
 }
 
 BANNED = "strcpy strcat sprintf vsprintf gets atoi atol atof strtok alloca system popen".split()

@@ -7,7 +7,8 @@
 set -u
 
 packages="libc6-dev libgcc-12-dev libjansson-dev libutf8proc-dev libpcre2-dev libsndfile1-dev
-          libsoxr-dev libcmocka-dev"
+          libsoxr-dev libcmocka-dev libinih-dev libsystemd-dev libevdev-dev libarchive-dev
+          nettle-dev"
 
 cd "$(dirname "$0")/.." || exit 1
 base=$PWD/build-arm64
