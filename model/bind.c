@@ -33,15 +33,16 @@ void *bind_alloc(struct binder *b, size_t n, size_t size)
     return p;
 }
 
-/* Room for `count` values of type t in the owned block; its offset. */
-static size_t reserve(struct binder *b, size_t count, enum dtype t)
+/* Room for `count` values of type t behind what `used` counts; its offset. A GPU reads whole
+ * segments, the CPU whole cache lines. */
+static size_t reserve(struct binder *b, size_t *used, size_t count, enum dtype t)
 {
-    size_t at = b->owned, bytes;
-    if (!mul_size(count, dtype_size(t), &bytes) || bytes > SIZE_MAX / 2 - at)
+    size_t at = *used, bytes, align = b->far ? 256 : 64;
+    if (!mul_size(count, dtype_size(t), &bytes) || bytes > SIZE_MAX / 4 - at)
         bind_fail(b, -ENOMEM);
     else
-        b->owned += (bytes + 63) / 64 * 64;
-    b->rows[b->row].owned += b->owned - at;
+        *used += (bytes + align - 1) / align * align;
+    b->rows[b->row].owned += *used - at;
     return at;
 }
 
@@ -55,16 +56,27 @@ void bind_piece(struct binder *b, struct piece p, const struct tensor_got *got, 
     p.type = got->type;
     p.seed = got->seed;
     p.row = b->row;
+    p.file = got->file;
     if (got->data)
         p.from = got->data + first * dtype_size(got->type);
-    p.in_place = p.stored && p.from && (uintptr_t)p.from % dtype_size(got->type) == 0;
+    p.in_place = p.stored && p.from && (uintptr_t)p.from % dtype_size(got->type) == 0 && !b->far;
     if (p.in_place)
         *p.stored = p.from;
     if (p.in_place)
         b->rows[b->row].mapped += p.count * dtype_size(p.type);
+    else if (p.stored)
+        p.offset = reserve(b, &b->owned, p.count, p.type);
     else
-        p.offset = reserve(b, p.count, p.stored ? p.type : DT_F32);
+        p.offset = reserve(b, &b->small, p.count, DT_F32);
     b->pieces[b->n++] = p;
+}
+
+void bind_computed(struct binder *b, float **v, float *computed, size_t n)
+{
+    const struct tensor_got got = {.data = (const unsigned char *)computed, .type = DT_F32};
+    *v = computed;
+    if (computed && b->far)
+        bind_piece(b, (struct piece){.vector = v, .count = n}, &got, 0);
 }
 
 void bind_count(struct binder *b, size_t count, enum dtype type)

@@ -2,9 +2,14 @@
  * model/bind.h - tensors of a source into struct model. Private to model/ and to tests.
  *
  * Binding asks the source for every tensor once, by name and exact shape, and leaves for each a
- * `piece`: what model_load has to do for it. Matrices in files stay where they lie; everything else
- * (widened vectors, matrices that lie unaligned, random numbers) gets a place in one owned block,
- * which is allocated when everything is bound and its size is known.
+ * `piece`: what model_load has to do for it. On the host, matrices in files stay where they lie;
+ * everything else (widened vectors, matrices that lie unaligned, random numbers) gets a place in
+ * one owned block, which is allocated when everything is bound and its size is known. For a device
+ * with memory of its own the block is there and holds everything.
+ *
+ * In the block come first the matrices, one behind the other in the order of binding, then the
+ * vectors. So q, k and v of a layer are neighbours, gate and up too, and the experts of a layer lie
+ * at equal distances: a backend may take them for one matrix where the sizes leave no gap.
  */
 #ifndef PARLEY_MODEL_BIND_H
 #define PARLEY_MODEL_BIND_H
@@ -17,11 +22,12 @@ enum row { ROW_THINKER, ROW_AUDIO, ROW_TALKER, ROW_PREDICTOR, ROW_CODE2WAV, ROW_
 enum transform { AS_IS, SNAKE_ALPHA, SNAKE_BETA }; /* exp(x); 1 / (exp(x) + 1e-9) */
 
 struct piece {
-    const unsigned char *from; /* in a mapped file; NULL = random numbers */
-    size_t count;              /* elements */
-    const void **stored;       /* what it is for: as stored, or */
-    float **vector;            /* widened to f32 */
-    size_t offset;             /* in the owned block, when not in place */
+    const unsigned char *from;  /* in a mapped file; NULL = random numbers */
+    const struct st_file *file; /* that file; NULL = `from` is a small block */
+    size_t count;               /* elements */
+    const void **stored;        /* what it is for: as stored, or */
+    float **vector;             /* widened to f32 */
+    size_t offset;              /* among the owned matrices, or vectors, when not in place */
     uint64_t seed;
     float mean, deviation;
     enum dtype type; /* of `from`, or of the random numbers */
@@ -38,7 +44,9 @@ struct binder {
     enum row row;
     struct piece *pieces;
     size_t n, cap;
-    size_t owned;  /* bytes in the owned block */
+    bool far;      /* the weights go to a device with memory of its own */
+    size_t owned;  /* bytes of matrices in the owned block, ... */
+    size_t small;  /* ... and of vectors behind them */
     void **blocks; /* small arrays made while binding: layers, experts, tables */
     size_t n_blocks, cap_blocks;
     size_t largest; /* bytes of the row's largest tensor so far */
@@ -76,6 +84,9 @@ void bind_piece(struct binder *b, struct piece p, const struct tensor_got *got, 
 /* bind_packed.c: whether the matrix `name` is stored as 8-bit weights, and binding it. */
 bool bind_is_packed(const struct binder *b, const char *name);
 void bind_packed(struct binder *b, struct weight *w, int rows, int cols, const char *name);
+
+/* A vector of n numbers computed while binding, in a block of bind_alloc. */
+void bind_computed(struct binder *b, float **v, float *computed, size_t n);
 
 /* Zeroed memory that lives as long as the model; NULL after a failure or for n = 0. */
 void *bind_alloc(struct binder *b, size_t n, size_t size);

@@ -107,11 +107,12 @@ void bind_decoder(struct binder *b, struct decoder_weights *d, const struct deco
 {
     d->config = c;
     d->layers = bind_alloc(b, (size_t)c->layers, sizeof(*d->layers));
-    d->inv_freq = bind_alloc(b, (size_t)c->head_dim / 2, sizeof(float));
-    if (!d->layers || !d->inv_freq)
+    float *inv_freq = bind_alloc(b, (size_t)c->head_dim / 2, sizeof(float));
+    if (!d->layers || !inv_freq)
         return;
     for (int i = 0; i < c->head_dim / 2; i++) /* theta^(-2i/head_dim) */
-        d->inv_freq[i] = (float)pow(c->theta, -2.0 * i / c->head_dim);
+        inv_freq[i] = (float)pow(c->theta, -2.0 * i / c->head_dim);
+    bind_computed(b, &d->inv_freq, inv_freq, (size_t)c->head_dim / 2);
     for (int i = 0; i < c->layers; i++)
         bind_layer(b, &d->layers[i], c, i, prefix, flags);
     bind_vector(b, &d->norm, c->hidden, FILL_NORM, "%s.norm.weight", prefix);

@@ -45,7 +45,7 @@ static void bind_audio_layer(struct binder *b, struct audio_layer *l, const stru
 
 /* Row t of the table: sin(t r_i), then cos(t r_i), r_i = exp(-i ln(10000) / (d/2 - 1)). Positions
  * start again in every chunk, so a chunk's tokens are all the rows there are. */
-static float *make_positions(struct binder *b, const struct audio_config *c)
+static void bind_positions(struct binder *b, float **v, const struct audio_config *c)
 {
     int rows = (c->chunk + 7) / 8, half = c->d_model / 2;
     float *p = bind_alloc(b, (size_t)rows * (size_t)c->d_model, sizeof(float));
@@ -55,7 +55,7 @@ static float *make_positions(struct binder *b, const struct audio_config *c)
             p[(size_t)t * (size_t)c->d_model + (size_t)i] = (float)sin(angle);
             p[(size_t)t * (size_t)c->d_model + (size_t)(half + i)] = (float)cos(angle);
         }
-    return p;
+    bind_computed(b, v, p, (size_t)rows * (size_t)c->d_model);
 }
 
 static int halve(int n) /* a convolution of stride 2 with padding 1 */
@@ -78,7 +78,7 @@ void bind_audio(struct binder *b, struct model *m)
     }
     bind_matrix(b, &a->conv_out, c->d_model, c->channels * bins,
                 "thinker.audio_tower.conv_out.weight");
-    a->positions = make_positions(b, c);
+    bind_positions(b, &a->positions, c);
     a->layers = bind_alloc(b, (size_t)c->layers, sizeof(*a->layers));
     for (int i = 0; a->layers && i < c->layers; i++)
         bind_audio_layer(b, &a->layers[i], c, i);

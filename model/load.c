@@ -9,6 +9,10 @@
  *     widened        small vectors to f32; the snakes' exponentials are taken here
  *     random         synthetic weights
  *
+ * For a device with memory of its own everything is copied: the matrices by the threads of
+ * upload.c, or made there when they are random; the vectors are made on the host and copied at once
+ * at the end.
+ *
  * A step is measured in bytes, not in time. 4 MiB are a few milliseconds from memory and stay
  * below 100 ms from any disk that is worth loading from.
  *
@@ -33,6 +37,9 @@
 #define STEP_BYTES  ((size_t)4 << 20)
 #define AHEAD_BYTES ((size_t)64 << 20)
 #define CONFIG_MAX  ((size_t)16 << 20)
+
+#define DEVICE_STEP_BYTES ((size_t)1 << 30) /* made by a GPU in milliseconds */
+#define DEVICE_STEP_MS    50
 
 static int read_config(struct config *c, const char *path, struct problems *why)
 {
@@ -95,6 +102,7 @@ static int bind_all(struct model *m, const struct model_opts *o, struct problems
     random_source_init(&l->random, o->synthetic_type, o->seed);
     b->source = l->checkpoint ? &l->files.source : &l->random.source;
     b->quant = &m->config.quant;
+    b->far = l->device != NULL;
     b->why = why;
     int err = bind_model(b, m);
     if (err == 0 && l->checkpoint)
@@ -111,6 +119,7 @@ int model_open(struct model **ret, const struct model_opts *o, struct problems *
     m->loader = calloc(1, sizeof(*m->loader));
     if (!m->loader)
         goto out;
+    m->loader->device = o->device && o->device->load ? o->device : NULL;
     err = o->dir ? read_directory(m, o->dir, why) : read_config(&m->config, o->synthetic, why);
     if (err == 0)
         err = bind_all(m, o, why);
@@ -139,24 +148,57 @@ static int by_place(const void *pa, const void *pb)
     return a->offset < b->offset ? -1 : a->offset > b->offset;
 }
 
-/* The first step's extra work: memory for what is owned, and every pointer into it. */
-static int begin(struct loader *l, struct problems *why)
+static size_t owned_bytes(const struct loader *l)
 {
-    struct binder *b = &l->binder;
-    size_t bytes = max_size(b->owned, 1);
+    return max_size(l->binder.owned + l->binder.small, 1);
+}
+
+static int alloc_host(struct loader *l, struct problems *why)
+{
+    size_t bytes = owned_bytes(l);
     void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED)
         return problem_add(why, -ENOMEM, "%zu bytes of memory for weights cannot be had: %s", bytes,
                            strerror(errno));
     (void)madvise(p, bytes, MADV_HUGEPAGE); /* a wish */
     l->owned = p;
-    qsort(b->pieces, b->n, sizeof(*b->pieces), by_place);
+    l->vectors = l->owned + l->binder.owned;
+    return 0;
+}
+
+static int alloc_device(struct loader *l, struct problems *why)
+{
+    struct device *d = l->device;
+    float base[4096];
+    l->owned = d->op->alloc(d, owned_bytes(l));
+    if (!l->owned)
+        return problem_add(why, -ENOMEM, "%s: %zu bytes of memory for weights cannot be had",
+                           d->name, owned_bytes(l));
+    l->vectors = malloc(max_size(l->binder.small, 1));
+    l->base = l->checkpoint ? NULL : d->op->alloc(d, sizeof(base));
+    if (!l->vectors || (!l->checkpoint && !l->base))
+        return problem_add(why, -ENOMEM, "no memory to load weights with");
+    random_base(base);
+    if (l->base)
+        d->op->put(d, l->base, base, sizeof(base));
+    return 0;
+}
+
+/* The first step's extra work: memory for what is owned, and every pointer into it. */
+static int begin(struct loader *l, struct problems *why)
+{
+    struct binder *b = &l->binder;
+    int err = l->device ? alloc_device(l, why) : alloc_host(l, why);
+    if (err < 0)
+        return err;
+    if (b->n > 0)
+        qsort(b->pieces, b->n, sizeof(*b->pieces), by_place);
     for (size_t i = 0; i < b->n; i++) {
         struct piece *piece = &b->pieces[i];
         if (piece->stored && !piece->in_place)
-            *piece->stored = l->owned + piece->offset;
+            *piece->stored = piece_place(l, piece);
         else if (piece->vector)
-            *piece->vector = (float *)(l->owned + piece->offset);
+            *piece->vector = (float *)piece_place(l, piece);
         l->total += piece_bytes(piece, piece->count);
     }
     return 0;
@@ -260,7 +302,7 @@ static int load_part(struct loader *l, const struct piece *p, size_t first, size
     int err = from ? populate(from, n * dtype_size(p->type), why) : 0;
     if (err < 0 || p->in_place)
         return err;
-    unsigned char *to = l->owned + p->offset + piece_bytes(p, first);
+    unsigned char *to = (p->vector ? l->vectors : l->owned) + p->offset + piece_bytes(p, first);
     if (!from)
         fill(l, p, first, n, to);
     else if (p->vector)
@@ -294,22 +336,96 @@ static int step(struct loader *l, struct problems *why)
     return l->next.piece < b->n;
 }
 
+/* All vectors, to the host. */
+static int load_vectors(struct loader *l, struct problems *why)
+{
+    int err = 0;
+    for (size_t i = 0; err == 0 && i < l->binder.n; i++) {
+        const struct piece *p = &l->binder.pieces[i];
+        if (p->vector)
+            err = load_part(l, p, 0, p->count, why);
+    }
+    return err;
+}
+
+/* Random matrices, made where they belong; one look at the device at the end, so that a step is
+ * over when its work is. */
+static int make_random(struct loader *l)
+{
+    struct device *d = l->device;
+    const struct binder *b = &l->binder;
+    size_t before = l->done;
+    for (; l->next.piece < b->n && l->done - before < DEVICE_STEP_BYTES; l->next.piece++) {
+        const struct piece *p = &b->pieces[l->next.piece];
+        if (p->stored)
+            d->load->random(d, piece_place(l, p), p->type, l->base, p->mean, p->deviation, p->seed,
+                            p->count);
+        l->done += piece_bytes(p, p->count);
+    }
+    float look;
+    d->op->get(d, &look, l->base, sizeof(look));
+    return l->next.piece < b->n;
+}
+
+/* The device's step: threads read and copy, or it makes random numbers itself; at the end come the
+ * vectors. */
+static int device_step(struct loader *l, int *row, struct problems *why)
+{
+    struct device *d = l->device;
+    int more = 0;
+    if (!l->checkpoint)
+        more = make_random(l);
+    else if (!l->upload)
+        more = upload_start(&l->upload, l, why) < 0 ? -ENOMEM : 1;
+    else
+        more = upload_wait(l->upload, DEVICE_STEP_MS, &l->done, row, why);
+    if (more == 0) {
+        more = load_vectors(l, why);
+        d->op->put(d, l->owned + l->binder.owned, l->vectors, l->binder.small);
+        l->done = l->total;
+    }
+    return more;
+}
+
 int model_load(struct model *m, struct load_progress *p, struct problems *why)
 {
     struct loader *l = m->loader;
-    int more = l->owned ? 0 : begin(l, why);
+    int row = 0, more = l->owned ? 0 : begin(l, why);
     if (more < 0)
         return more;
-    read_ahead(l);
-    more = step(l, why);
+    if (!l->device) {
+        read_ahead(l);
+        more = step(l, why);
+    } else {
+        more = device_step(l, &row, why);
+    }
     if (p && l->binder.n > 0) {
         size_t at = min_size(l->next.piece, l->binder.n - 1);
-        p->row = (int)l->binder.pieces[at].row;
+        p->row = l->upload && more == 1 ? row : (int)l->binder.pieces[at].row;
         p->component = l->plan[p->row].component;
         p->done = l->done;
         p->total = l->total;
     }
     return more;
+}
+
+size_t model_device_bytes(const struct model *m)
+{
+    return m->loader->device ? owned_bytes(m->loader) : 0;
+}
+
+static void free_owned(struct loader *l)
+{
+    struct device *d = l->device;
+    upload_close(l->upload);
+    if (!d) {
+        if (l->owned)
+            munmap(l->owned, owned_bytes(l));
+        return;
+    }
+    d->op->release(d, l->base);
+    d->op->release(d, l->owned);
+    free(l->vectors);
 }
 
 void model_close(struct model *m)
@@ -321,9 +437,8 @@ void model_close(struct model *m)
         for (size_t i = 0; i < l->binder.n_blocks; i++)
             free(l->binder.blocks[i]);
         free(l->binder.blocks);
+        free_owned(l);
         binder_free_pieces(&l->binder);
-        if (l->owned)
-            munmap(l->owned, max_size(l->binder.owned, 1));
         checkpoint_close(l->checkpoint);
     }
     free(l);

@@ -5,8 +5,9 @@
  *        by name, type and exact shape, and makes the memory plan. No weight is read.
  * plan   what will be used, per component, beside what is free.
  * load   in short steps, so that the caller can show progress. On the CPU the matrices stay where
- *        they lie in the mapped files and a step only brings pages in; small vectors (norms,
- * biases) are widened to fp32 once.
+ *        they lie in the mapped files and a step only brings pages in; to a device with memory of
+ *        its own they are copied by several threads. Small vectors (norms, biases) are widened to
+ *        fp32 once.
  *
  * Layouts accepted: model.safetensors or model.safetensors.index.json with shards; experts one by
  * one as released, or fused (gate_up_proj, down_proj) as transformers 5 saves them. Tensors of
@@ -141,7 +142,9 @@ struct model_opts {
     const char *synthetic; /* path of a config.json: random weights in memory, no other file */
     enum dtype synthetic_type;
     uint64_t seed;
-    bool text_only; /* neither bind nor need Talker and Code2Wav */
+    bool text_only;        /* neither bind nor need Talker and Code2Wav */
+    struct device *device; /* where the weights go when it has memory of its own (`load`), and which
+                              lives as long as the model; NULL = they stay on the host */
 };
 
 struct plan_row {
@@ -150,7 +153,8 @@ struct plan_row {
     size_t tensors;
     size_t parameters;
     size_t mapped;   /* bytes used where they lie in the files */
-    size_t owned;    /* bytes of anonymous memory: widened vectors, synthetic weights */
+    size_t owned;    /* bytes of anonymous memory: widened vectors, synthetic weights; or of the
+                        device's, which then holds everything */
     enum dtype type; /* of its largest matrices */
     unsigned types;  /* bit t: some tensor of it has type t */
 };
@@ -173,6 +177,9 @@ struct model_layout {
 };
 
 void model_layout(const struct model *m, struct model_layout *layout);
+
+/* Bytes that model_load will take from the device with memory of its own; 0 on the host. */
+size_t model_device_bytes(const struct model *m);
 
 /* One step of at most about 100 ms. 1 = more to do, 0 = everything is there, negative errno (a
  * sentence in `why`). */

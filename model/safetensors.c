@@ -322,28 +322,24 @@ void st_header_free(struct st_header *h)
 static int map_file(struct st_file *f, const char *path, struct problems *why)
 {
     struct stat st = {0};
-    int err = 0, fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) {
+    int err = 0;
+    f->fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (f->fd < 0) {
         err = -errno;
         return problem_add(why, err == -ENOENT ? -EINVAL : err,
                            "%s: found no readable file (%s), expected safetensors", path,
                            strerror(-err));
     }
-    if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_size < 8) {
-        err = problem_add(why, -EINVAL, "%s: size: found %lld bytes, expected a safetensors file",
-                          path, (long long)st.st_size);
-        goto out;
-    }
+    if (fstat(f->fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_size < 8)
+        return problem_add(why, -EINVAL, "%s: size: found %lld bytes, expected a safetensors file",
+                           path, (long long)st.st_size);
     f->size = (size_t)st.st_size;
-    void *map = mmap(NULL, f->size, PROT_READ, MAP_PRIVATE, fd, 0);
+    void *map = mmap(NULL, f->size, PROT_READ, MAP_PRIVATE, f->fd, 0);
     if (map == MAP_FAILED)
-        err = problem_add(why, -errno, "%s: %zu bytes cannot be mapped: %s", path, f->size,
-                          strerror(errno));
-    else
-        f->map = map;
-out:
-    close(fd);
-    return err;
+        return problem_add(why, -errno, "%s: %zu bytes cannot be mapped: %s", path, f->size,
+                           strerror(errno));
+    f->map = map;
+    return 0;
 }
 
 int st_open(struct st_file **ret, const char *path, struct problems *why)
@@ -352,6 +348,7 @@ int st_open(struct st_file **ret, const char *path, struct problems *why)
     struct st_file *f = calloc(1, sizeof(*f));
     if (!f)
         return err;
+    f->fd = -1;
     const char *slash = strrchr(path, '/');
     f->name = strdup(slash ? slash + 1 : path);
     if (!f->name)
@@ -387,6 +384,8 @@ void st_close(struct st_file *f)
         return;
     if (f->map)
         munmap((void *)f->map, f->size);
+    if (f->fd >= 0)
+        close(f->fd);
     st_header_free(&f->header);
     free(f->name);
     free(f);

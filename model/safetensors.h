@@ -54,6 +54,7 @@ struct st_file {
     char *name; /* as used in sentences: the last part of the path */
     const unsigned char *map;
     size_t size;
+    int fd; /* stays open for those who read rather than map */
 };
 
 /* Checks a header. `bytes` is the beginning of the file, at least as much as the header takes or

@@ -96,6 +96,7 @@ static int checkpoint_get(struct source *s, const struct tensor_want *w, struct 
     if (!shape_good(w, t, got))
         return refuse_shape(f, w, t, why);
     got->data = st_data(f, t);
+    got->file = f;
     if (w->kind == KIND_SIZES)
         read_sizes(got->sizes, t, got->data);
     return 0;
@@ -154,14 +155,11 @@ static uint64_t next_random(uint64_t *state)
     return z ^ z >> 31;
 }
 
-void random_table_init(struct random_table *t, enum dtype type, float mean, float deviation)
+void random_base(float base[4096])
 {
-    double x[ARRAY_LEN(t->value.f32)], sum = 0, square = 0;
+    double x[4096], sum = 0, square = 0;
     const size_t n = ARRAY_LEN(x);
     uint64_t state = 1;
-    t->type = type;
-    t->mean = mean;
-    t->deviation = deviation;
     for (size_t i = 0; i < n; i++) { /* the sum of twelve uniform numbers is nearly normal */
         x[i] = -6;
         for (int k = 0; k < 12; k++)
@@ -171,7 +169,18 @@ void random_table_init(struct random_table *t, enum dtype type, float mean, floa
     }
     double centre = sum / (double)n, scale = 1 / sqrt(square / (double)n - centre * centre);
     for (size_t i = 0; i < n; i++)
-        dtype_write(type, &t->value, i, mean + deviation * (float)((x[i] - centre) * scale));
+        base[i] = (float)((x[i] - centre) * scale);
+}
+
+void random_table_init(struct random_table *t, enum dtype type, float mean, float deviation)
+{
+    float base[ARRAY_LEN(t->value.f32)];
+    random_base(base);
+    t->type = type;
+    t->mean = mean;
+    t->deviation = deviation;
+    for (size_t i = 0; i < ARRAY_LEN(base); i++)
+        dtype_write(type, &t->value, i, mean + deviation * base[i]);
 }
 
 #define DRAWS 5 /* of 12 bits each from 64 */

@@ -34,10 +34,11 @@ struct tensor_want {
 };
 
 struct tensor_got {
-    const unsigned char *data; /* NULL: random numbers, made while loading */
-    enum dtype type;           /* of floats */
-    uint64_t seed;             /* of the random numbers */
-    int64_t sizes[4];          /* KIND_SIZES: the values; KIND_SCALES: the shape */
+    const unsigned char *data;  /* NULL: random numbers, made while loading */
+    const struct st_file *file; /* whose map `data` points into */
+    enum dtype type;            /* of floats */
+    uint64_t seed;              /* of the random numbers */
+    int64_t sizes[4];           /* KIND_SIZES: the values; KIND_SCALES: the shape */
 };
 
 struct source {
@@ -76,6 +77,8 @@ struct random_table {
     } value;
 };
 
+/* What all tables are made of: 4096 normally distributed numbers of mean 0 and deviation 1. */
+void random_base(float base[4096]);
 void random_table_init(struct random_table *t, enum dtype type, float mean, float deviation);
 /* Elements first .. first + n - 1 of the tensor, to `out`; `first` is a multiple of RANDOM_BLOCK.
  */

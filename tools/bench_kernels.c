@@ -370,8 +370,8 @@ static void bench_small(struct device *d)
 int main(int argc, char **argv)
 {
     struct problems why = {0};
-    struct device_opts o = {argc > 1 ? argv[1] : NULL,
-                            argc > 2 ? (int)strtol(argv[2], NULL, 10) : 0};
+    struct device_opts o = {.name = argc > 1 ? argv[1] : NULL,
+                            .threads = argc > 2 ? (int)strtol(argv[2], NULL, 10) : 0};
     struct device *d;
     if (device_open(&d, &o, &why) < 0) {
         fprintf(stderr, "bench_kernels: %s\n", why.text[0]);

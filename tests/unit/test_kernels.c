@@ -656,7 +656,7 @@ static void test_up(const struct devices *d)
 static struct device *open_device(const char *name, int threads)
 {
     struct device *d;
-    struct device_opts o = {name, threads};
+    struct device_opts o = {.name = name, .threads = threads};
     return device_open(&d, &o, NULL) == 0 ? d : NULL;
 }
 
@@ -704,7 +704,7 @@ static void test_names(void **unused)
     (void)unused;
     struct problems why = {0};
     struct device *d;
-    struct device_opts o = {"cpu:no-such-set", 0};
+    struct device_opts o = {.name = "cpu:no-such-set"};
     assert_int_equal(device_open(&d, &o, &why), -22);
     assert_int_equal(why.n, 1);
     assert_non_null(strstr(why.text[0], "cpu:generic"));

@@ -25,7 +25,7 @@ static const char *const names[] = {"plain", "cpu"};
 static struct device *open_device(const char *name)
 {
     struct device *d = NULL;
-    struct device_opts o = {name, 2};
+    struct device_opts o = {.name = name, .threads = 2};
     assert_int_equal(device_open(&d, &o, NULL), 0);
     return d;
 }

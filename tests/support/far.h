@@ -1,0 +1,23 @@
+/*
+ * tests/support/far.h - a device that says it has memory of its own: the plain-C ops, with weights
+ * that have to be brought to it as to a GPU. What it holds can be looked at.
+ */
+#ifndef PARLEY_TESTS_FAR_H
+#define PARLEY_TESTS_FAR_H
+
+#include "kernels/ops.h"
+
+struct far {
+    struct device device;
+    struct device *plain;
+    size_t total; /* bytes it says to have */
+    int lanes;    /* open now */
+    int opened;   /* in all */
+    int fail_at;  /* > 0: the lane of this number finds no memory */
+    size_t copies, bytes;
+};
+
+void far_open(struct far *f);
+void far_close(struct far *f);
+
+#endif
