@@ -3,6 +3,7 @@
 set(CMAKE_SYSTEM_NAME Linux)
 set(CMAKE_SYSTEM_PROCESSOR aarch64)
 set(CMAKE_C_COMPILER aarch64-linux-gnu-gcc)
+set(CMAKE_CXX_COMPILER aarch64-linux-gnu-g++)
 
 get_filename_component(sysroot ${CMAKE_CURRENT_LIST_DIR}/../build-arm64/sysroot ABSOLUTE)
 set(CMAKE_FIND_ROOT_PATH ${sysroot})

@@ -9,11 +9,12 @@
 # forbids installing: what is missing is then named and the exit status is 1.
 set -u
 
-build="gcc libc6-dev make cmake pkg-config libjansson-dev libutf8proc-dev libpcre2-dev
-       libsndfile1-dev libsoxr-dev libcmocka-dev libinih-dev libsystemd-dev libevdev-dev
+build="gcc g++ libc6-dev make cmake pkg-config libjansson-dev libutf8proc-dev libpcre2-dev
+       libsndfile1-dev libsoxr-dev libcmocka-dev libasound2-dev portaudio19-dev
+       libwebrtc-audio-processing-dev libinih-dev libsystemd-dev libevdev-dev
        libarchive-dev nettle-dev"
 check="clang clang-format-14 python3 python3-venv python3-pip"
-arm64="gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user"
+arm64="gcc-aarch64-linux-gnu g++-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user"
 
 stop() {
     echo "setup: $*" >&2
