@@ -439,7 +439,8 @@ static int ask(struct ask *a, struct problems *why)
     if (err < 0)
         return err;
     if (a->out != NULL && s.model->speech)
-        err = sound_writer_open(&out, a->out, s.model->config.code2wav.frame_samples * 25 / 2, why);
+        err = sound_writer_open(&out, a->out, s.model->config.code2wav.frame_samples * 25 / 2, 1,
+                                why);
     if (err == 0)
         err = converse(a, &s, out, why);
     int closed = sound_writer_close(out, why);

@@ -8,11 +8,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SILENCE      1e-4f /* -80 dBFS */
-#define QUESTION_MIN 160   /* one mel frame: 10 ms */
-#define SECONDS_MAX  (24 * 3600.0)
-#define FRAMES_BLOCK 4096
-#define CHANNELS_MAX 64
+#define SILENCE        1e-4f /* -80 dBFS */
+#define PER_SECOND_MIN 100   /* a sound is one mel frame at least: 10 ms */
+#define SECONDS_MAX    (24 * 3600.0)
+#define FRAMES_BLOCK   4096
+#define CHANNELS_MAX   64
 
 struct sound_writer {
     SNDFILE *file;
@@ -92,22 +92,22 @@ static int check_samples(const float *x, size_t n, const char *path, struct prob
     return 0;
 }
 
-/* mono[n] at `rate` to 16 kHz; frees or hands on `mono`. */
-static int resample(float **pcm, size_t *count, float *mono, size_t n, int rate)
+/* mono[n] from rate `from` to rate `to`; frees or hands on `mono`. */
+static int resample(float **pcm, size_t *count, float *mono, size_t n, int from, int to)
 {
-    if (rate == QUESTION_RATE) {
+    if (from == to) {
         *pcm = mono;
         *count = n;
         return 0;
     }
-    size_t room = (size_t)ceil((double)n * QUESTION_RATE / rate) + 16, done = 0;
+    size_t room = (size_t)ceil((double)n * to / from) + 16, done = 0;
     soxr_quality_spec_t quality = soxr_quality_spec(SOXR_HQ, 0);
     soxr_runtime_spec_t runtime = soxr_runtime_spec(1);
     float *out = malloc(room * sizeof(*out));
     soxr_error_t failed = out == NULL ? "no memory" : NULL;
     if (failed == NULL)
-        failed = soxr_oneshot(rate, QUESTION_RATE, 1, mono, n, NULL, out, room, &done, NULL,
-                              &quality, &runtime);
+        failed =
+            soxr_oneshot(from, to, 1, mono, n, NULL, out, room, &done, NULL, &quality, &runtime);
     free(mono);
     if (failed != NULL) {
         free(out);
@@ -119,6 +119,11 @@ static int resample(float **pcm, size_t *count, float *mono, size_t n, int rate)
 }
 
 int sound_file_read(float **pcm, size_t *n, const char *path, struct problems *why)
+{
+    return sound_file_read_at(pcm, n, path, QUESTION_RATE, why);
+}
+
+int sound_file_read_at(float **pcm, size_t *n, const char *path, int rate, struct problems *why)
 {
     SF_INFO info;
     SNDFILE *f = open_file(path, &info, why);
@@ -135,11 +140,11 @@ int sound_file_read(float **pcm, size_t *n, const char *path, struct problems *w
     err = check_samples(mono, got, path, why);
     if (err < 0)
         goto out;
-    err = resample(pcm, n, mono, got, info.samplerate);
+    err = resample(pcm, n, mono, got, info.samplerate, rate);
     mono = NULL;
-    if (err == 0 && *n < QUESTION_MIN) {
-        err = problem_add(why, -EINVAL, "%s: found %zu samples at 16 kHz, expected at least %d",
-                          path, *n, QUESTION_MIN);
+    if (err == 0 && *n < (size_t)(rate / PER_SECOND_MIN)) {
+        err = problem_add(why, -EINVAL, "%s: found %zu samples at %d kHz, expected at least %d",
+                          path, *n, rate / 1000, rate / PER_SECOND_MIN);
         free(*pcm);
         *pcm = NULL;
     }
@@ -150,10 +155,13 @@ out:
     return err;
 }
 
-int sound_writer_open(struct sound_writer **ret, const char *path, int rate, struct problems *why)
+int sound_writer_open(struct sound_writer **ret, const char *path, int rate, int channels,
+                      struct problems *why)
 {
     struct sound_writer *w = calloc(1, sizeof(*w));
-    SF_INFO info = {.samplerate = rate, .channels = 1, .format = SF_FORMAT_WAV | SF_FORMAT_PCM_16};
+    SF_INFO info = {.samplerate = rate,
+                    .channels = channels,
+                    .format = SF_FORMAT_WAV | SF_FORMAT_PCM_16};
     if (w == NULL || (w->path = strdup(path)) == NULL) {
         free(w);
         return -ENOMEM;

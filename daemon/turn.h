@@ -202,6 +202,11 @@ struct turn {
  * the stream's start; nothing before it can be heard. `o` may be NULL. */
 int turn_init(struct turn *t, const struct turn_opts *o, uint64_t now, struct problems *why);
 
+/* Sets an option by its name in struct turn_opts, true and false being 1 and 0, for those who read
+ * them from a file. -ENOENT for a name that is none; turn_init judges the values, but -EINVAL is
+ * for a number that the option cannot hold. */
+int turn_option_set(struct turn_opts *o, const char *name, double value);
+
 /* One event; `a` is written in full. 0, or -EINVAL for a kind that does not exist. */
 int turn_step(struct turn *t, const struct turn_event *e, struct turn_actions *a);
 

@@ -3,7 +3,10 @@
  * into samples; and the names that the event log shows.
  */
 #include <errno.h>
+#include <limits.h>
+#include <math.h>
 #include <stddef.h>
+#include <string.h>
 
 #include "base/util.h"
 #include "daemon/turn.h"
@@ -108,6 +111,31 @@ int turn_init(struct turn *t, const struct turn_opts *o, uint64_t now, struct pr
     if (err == 0)
         err = read_shares(t, o, why);
     return err < 0 ? err : check(t, o, why);
+}
+
+static int set_length(int *ms, double value)
+{
+    if (value != rint(value) || fabs(value) > INT_MAX)
+        return -EINVAL;
+    *ms = (int)value;
+    return 0;
+}
+
+int turn_option_set(struct turn_opts *o, const char *name, double value)
+{
+    for (size_t i = 0; i < ARRAY_LEN(lengths); i++)
+        if (strcmp(lengths[i].name, name) == 0)
+            return set_length((int *)((char *)o + lengths[i].from), value);
+    for (size_t i = 0; i < ARRAY_LEN(shares); i++) {
+        if (strcmp(shares[i].name, name) != 0)
+            continue;
+        *(float *)((char *)o + shares[i].from) = (float)value;
+        return isfinite(value) ? 0 : -EINVAL;
+    }
+    if (strcmp(name, "wake_needed") != 0)
+        return -ENOENT;
+    o->wake_needed = value != 0;
+    return value == 0 || value == 1 ? 0 : -EINVAL;
 }
 
 /* The order of the enums in turn.h. */
