@@ -33,17 +33,36 @@ static void make_streams(struct cuda *c, const struct device_opts *o)
     CUDA_MUST(cudaMemsetAsync(c->counters, 0, CUDA_COUNTERS * sizeof(*c->counters), c->stream));
 }
 
+/* Whether the GPU is there and lets this process in; a sentence if not. */
+static int enter(int ordinal, struct problems *why)
+{
+    int n = 0;
+    cudaError_t err = cudaGetDeviceCount(&n);
+    if (err == cudaErrorInsufficientDriver || err == cudaErrorNoDevice)
+        n = 0;
+    else if (err == cudaSuccess && ordinal < n)
+        err = cudaSetDevice(ordinal) == cudaSuccess ? cudaFree(NULL) : cudaGetLastError();
+    (void)cudaGetLastError(); /* no driver is an answer, not a fault */
+    if (ordinal < 0 || ordinal >= n)
+        return problem_add(why, -EINVAL, "device cuda:%d: found %d GPU%s that CUDA can use (%s)",
+                           ordinal, n, n == 1 ? "" : "s", cudaGetErrorString(err));
+    return err == cudaSuccess
+               ? 0
+               : problem_add(why, -EINVAL, "device cuda:%d: cannot be used: %s (%s)", ordinal,
+                             cudaGetErrorName(err), cudaGetErrorString(err));
+}
+
 int cuda_open(struct device **ret, int ordinal, const struct device_opts *o, struct problems *why)
 {
-    int n = cuda_count();
     cudaDeviceProp is;
-    if (ordinal < 0 || ordinal >= n)
-        return problem_add(why, -EINVAL, "device cuda:%d: found %d GPUs that CUDA can use", ordinal,
-                           n);
+    int err = enter(ordinal, why);
+    if (err < 0)
+        return err;
     struct cuda *c = (struct cuda *)calloc(1, sizeof(*c));
-    if (c == NULL)
+    if (c == NULL || cuda_staging_open(c) < 0) {
+        free(c);
         return problem_add(why, -ENOMEM, "device cuda:%d: no memory left", ordinal);
-    CUDA_MUST(cudaSetDevice(ordinal));
+    }
     CUDA_MUST(cudaGetDeviceProperties(&is, ordinal));
     c->ordinal = ordinal;
     c->sms = is.multiProcessorCount;
@@ -51,6 +70,7 @@ int cuda_open(struct device **ret, int ordinal, const struct device_opts *o, str
     c->smem = is.sharedMemPerBlockOptin;
     c->hang_ms = o->hang_ms > 0 ? o->hang_ms : 5000;
     c->d.op = &cuda_ops;
+    c->d.load = &cuda_loading;
     c->d.name = c->name;
     snprintf(c->name, sizeof(c->name), "cuda:%d %.100s", ordinal, is.name);
     make_streams(c, o);
@@ -61,6 +81,7 @@ int cuda_open(struct device **ret, int ordinal, const struct device_opts *o, str
 void cuda_close(struct device *d)
 {
     struct cuda *c = cuda_of(d);
+    CUDA_MUST(cudaSetDevice(c->ordinal));
     cuda_wait(c, c->stream);
     CUDA_MUST(cudaStreamDestroy(c->stream));
     CUDA_MUST(cudaStreamDestroy(c->side));
@@ -68,6 +89,6 @@ void cuda_close(struct device *d)
     CUDA_MUST(cudaFree(c->scratch));
     for (int i = 0; i < c->n_retired; i++)
         CUDA_MUST(cudaFree(c->retired[i]));
-    CUDA_MUST(cudaFreeHost(c->staging));
+    cuda_staging_close(c);
     free(c);
 }

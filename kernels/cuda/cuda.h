@@ -36,15 +36,13 @@ struct cuda {
     int hang_ms; /* silence for so long ends the process */
     size_t smem; /* most shared memory of a block */
     cudaStream_t stream;
-    cudaStream_t side;   /* for what must not be recorded */
-    cudaEvent_t arrived; /* the last get */
-    void *scratch;       /* of one op; grows on demand, never while a step is being recorded */
+    cudaStream_t side; /* for what must not be recorded */
+    void *scratch;     /* of one op; grows on demand, never while a step is being recorded */
     size_t scratch_bytes;
     void *retired[32]; /* scratch that recorded steps may still name */
     int n_retired;
-    unsigned *counters; /* [CUDA_COUNTERS] zero between kernels: blocks that have finished */
-    void *staging;      /* pinned, for put and get */
-    size_t staging_bytes;
+    unsigned *counters;      /* [CUDA_COUNTERS] zero between kernels: blocks that have finished */
+    struct staging *staging; /* for put and get: memory.cu */
     struct prepared *prepared;
     int recording; /* a step is being recorded */
 };
@@ -59,8 +57,16 @@ static inline struct cuda *cuda_of(struct device *d)
 /* Ends the process unless err is success. */
 void cuda_must(cudaError_t err, const char *expr, const char *file, int line);
 
-/* Waits until the stream has done everything, at most hang_ms without an end. */
+/* Waits until the stream has done everything, or the event has come. After hang_ms without that
+ * the process ends. The second sleeps between looks, for threads that load. */
 void cuda_wait(struct cuda *c, cudaStream_t stream);
+void cuda_wait_event(struct cuda *c, cudaEvent_t event);
+
+/* What put and get go through; taken at open, released at close. */
+int cuda_staging_open(struct cuda *c);
+void cuda_staging_close(struct cuda *c);
+
+extern const struct loading cuda_loading; /* load.cu */
 
 /* At least `bytes` of device memory for the op that is being launched, aligned to 256. */
 void *cuda_scratch(struct cuda *c, size_t bytes);

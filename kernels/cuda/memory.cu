@@ -2,15 +2,31 @@
  * kernels/cuda/memory.cu - device memory, copies, scratch, and the end of the process after a
  * fault.
  *
- * put and get go through pinned staging memory. put returns when the source has been staged, get
- * when the bytes are there. Memory comes from cudaMalloc, so that every handle of a GPU may use it.
+ * put returns as soon as the source has been copied to pinned memory: slots in turn, each with an
+ * event that says when it may be used again. get waits. Memory comes from cudaMalloc, so that every
+ * handle of a GPU may use it; a handle may go from thread to thread, so what begins a piece of work
+ * (put, get, alloc) makes its GPU the thread's.
  */
 #include "kernels/cuda/cuda.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+
+enum {
+    SLOTS = 64,
+    SLOT_BYTES = 64 << 10,
+    LANDING_BYTES = 1 << 20,
+};
+
+struct staging {
+    unsigned char *slots;   /* [SLOTS, SLOT_BYTES] pinned */
+    unsigned char *landing; /* [LANDING_BYTES] pinned, where get's bytes come down */
+    cudaEvent_t sent[SLOTS];
+    int next;
+};
 
 void cuda_must(cudaError_t err, const char *expr, const char *file, int line)
 {
@@ -41,6 +57,18 @@ void cuda_wait(struct cuda *c, cudaStream_t stream)
     CUDA_MUST(err);
 }
 
+void cuda_wait_event(struct cuda *c, cudaEvent_t event)
+{
+    double deadline = now_ms() + c->hang_ms;
+    cudaError_t err;
+    while ((err = cudaEventQuery(event)) == cudaErrorNotReady) {
+        if (now_ms() > deadline)
+            cuda_must(cudaErrorTimeout, "cudaEventQuery(event)", __FILE__, __LINE__);
+        usleep(20);
+    }
+    CUDA_MUST(err);
+}
+
 void *cuda_scratch(struct cuda *c, size_t bytes)
 {
     if (bytes <= c->scratch_bytes)
@@ -54,6 +82,7 @@ void *cuda_scratch(struct cuda *c, size_t bytes)
     return c->scratch;
 }
 
+/* Zeroed, and seen so by every stream. */
 void *cuda_alloc(struct device *d, size_t bytes)
 {
     struct cuda *c = cuda_of(d);
@@ -75,35 +104,76 @@ void cuda_release(struct device *d, void *p)
     struct cuda *c = cuda_of(d);
     if (p == NULL)
         return;
+    CUDA_MUST(cudaSetDevice(c->ordinal));
     cuda_wait(c, c->stream);
     CUDA_MUST(cudaFree(p));
 }
 
-/* Pinned memory of at least `bytes` that no copy is using. */
-static void *staging(struct cuda *c, size_t bytes)
+int cuda_staging_open(struct cuda *c)
 {
-    cuda_wait(c, c->stream);
-    if (bytes > c->staging_bytes) {
-        CUDA_MUST(cudaFreeHost(c->staging));
-        CUDA_MUST(cudaMallocHost(&c->staging, bytes));
-        c->staging_bytes = bytes;
+    struct staging *s = (struct staging *)calloc(1, sizeof(*s));
+    if (s == NULL)
+        return -1;
+    CUDA_MUST(cudaMallocHost((void **)&s->slots, (size_t)SLOTS * SLOT_BYTES));
+    CUDA_MUST(cudaMallocHost((void **)&s->landing, LANDING_BYTES));
+    for (int i = 0; i < SLOTS; i++)
+        CUDA_MUST(cudaEventCreateWithFlags(&s->sent[i], cudaEventDisableTiming));
+    c->staging = s;
+    return 0;
+}
+
+void cuda_staging_close(struct cuda *c)
+{
+    struct staging *s = c->staging;
+    for (int i = 0; i < SLOTS; i++)
+        CUDA_MUST(cudaEventDestroy(s->sent[i]));
+    CUDA_MUST(cudaFreeHost(s->slots));
+    CUDA_MUST(cudaFreeHost(s->landing));
+    free(s);
+}
+
+/* The next slot, whose last bytes have left. An event that was never recorded counts as come. */
+static int take_slot(struct cuda *c)
+{
+    struct staging *s = c->staging;
+    int slot = s->next;
+    double deadline = 0;
+    cudaError_t err;
+    while ((err = cudaEventQuery(s->sent[slot])) == cudaErrorNotReady) {
+        deadline = deadline > 0 ? deadline : now_ms() + c->hang_ms;
+        if (now_ms() > deadline)
+            cuda_must(cudaErrorTimeout, "cudaEventQuery(sent)", __FILE__, __LINE__);
     }
-    return c->staging;
+    CUDA_MUST(err);
+    s->next = (slot + 1) % SLOTS;
+    return slot;
 }
 
 void cuda_put(struct device *d, void *dst, const void *host, size_t bytes)
 {
     struct cuda *c = cuda_of(d);
-    void *p = staging(c, bytes);
-    memcpy(p, host, bytes);
-    CUDA_MUST(cudaMemcpyAsync(dst, p, bytes, cudaMemcpyHostToDevice, c->stream));
+    struct staging *s = c->staging;
+    CUDA_MUST(cudaSetDevice(c->ordinal));
+    for (size_t at = 0, part; at < bytes; at += part) {
+        part = bytes - at < SLOT_BYTES ? bytes - at : (size_t)SLOT_BYTES;
+        int slot = take_slot(c);
+        unsigned char *p = s->slots + (size_t)slot * SLOT_BYTES;
+        memcpy(p, (const char *)host + at, part);
+        CUDA_MUST(cudaMemcpyAsync((char *)dst + at, p, part, cudaMemcpyHostToDevice, c->stream));
+        CUDA_MUST(cudaEventRecord(s->sent[slot], c->stream));
+    }
 }
 
 void cuda_get(struct device *d, void *host, const void *src, size_t bytes)
 {
     struct cuda *c = cuda_of(d);
-    void *p = staging(c, bytes);
-    CUDA_MUST(cudaMemcpyAsync(p, src, bytes, cudaMemcpyDeviceToHost, c->stream));
-    cuda_wait(c, c->stream);
-    memcpy(host, p, bytes);
+    struct staging *s = c->staging;
+    CUDA_MUST(cudaSetDevice(c->ordinal));
+    for (size_t at = 0, part; at < bytes; at += part) {
+        part = bytes - at < LANDING_BYTES ? bytes - at : (size_t)LANDING_BYTES;
+        CUDA_MUST(cudaMemcpyAsync(s->landing, (const char *)src + at, part, cudaMemcpyDeviceToHost,
+                                  c->stream));
+        cuda_wait(c, c->stream);
+        memcpy((char *)host + at, s->landing, part);
+    }
 }
