@@ -56,6 +56,8 @@ struct code2wav {
     struct decoder *transformer;
     int max_frames;
     int max_positions;
+    const struct weight **tables; /* [groups] the embedding table, once for each row of it */
+    struct step *frame;           /* recorded: one frame, all blocks started */
     int32_t *host_ids; /* [groups, max_frames] rows of the embedding table, group by group */
     int32_t *ids;      /* the same on the device */
     float *zeros;      /* as many as the largest thing that is ever cleared */
@@ -229,12 +231,15 @@ int code2wav_open(struct code2wav **ret, const struct code2wav_opts *o, struct p
     set_up(c, o);
     plan(c);
     c->host_ids = calloc((size_t)c->config->groups * (size_t)c->max_frames, sizeof(int32_t));
+    c->tables = calloc((size_t)c->config->groups, sizeof(*c->tables));
+    for (int g = 0; c->tables != NULL && g < c->config->groups; g++)
+        c->tables[g] = &c->w->embedding;
     struct decoder_opts d = transformer_opts(c, c->dev);
     int err = decoder_open(&c->transformer, &d, why);
     if (err < 0)
         goto out;
     err = -ENOMEM;
-    if (c->failed || c->host_ids == NULL || fill_share(c) < 0) {
+    if (c->failed || c->host_ids == NULL || c->tables == NULL || fill_share(c) < 0) {
         problem_add(why, err, "code2wav: no memory for %zu bytes of buffers", c->bytes);
         goto out;
     }
@@ -245,16 +250,24 @@ out:
     return err;
 }
 
-/* x[n, hidden] = mean over groups of embedding[group * codebook + code]. */
-static void embed(struct code2wav *c, const int32_t *codes, int n)
+/* Rows of the embedding table for n frames of codes, on the device. */
+static void put_ids(struct code2wav *c, const int32_t *codes, int n)
 {
-    const struct ops *op = c->dev->op;
-    int groups = c->config->groups, hidden = c->config->transformer.hidden;
+    int groups = c->config->groups;
     for (int g = 0; g < groups; g++)
         for (int i = 0; i < n; i++)
             c->host_ids[g * n + i] = g * c->config->codebook + codes[i * groups + g];
-    op->put(c->dev, c->ids, c->host_ids, (size_t)groups * (size_t)n * sizeof(int32_t));
-    for (int g = 0; g < groups; g++)
+    c->dev->op->put(c->dev, c->ids, c->host_ids, (size_t)groups * (size_t)n * sizeof(int32_t));
+}
+
+/* x[n, hidden] = mean over groups of embedding[group * codebook + code]. */
+static void embed(struct code2wav *c, int n)
+{
+    const struct ops *op = c->dev->op;
+    int groups = c->config->groups, hidden = c->config->transformer.hidden;
+    if (n == 1)
+        op->embed_sum(c->dev, c->sum, c->tables, c->ids, groups);
+    for (int g = 0; n > 1 && g < groups; g++)
         op->embed(c->dev, c->sum, &c->w->embedding, c->ids + g * n, n, g > 0);
     op->copy(c->dev, c->x, c->zeros, (size_t)n * (size_t)hidden * sizeof(float));
     op->scale_add(c->dev, c->x, c->sum, n, hidden, c->share);
@@ -341,16 +354,36 @@ static void clamp(float *pcm, int n)
     }
 }
 
-static int next(struct code2wav *c, const int32_t *codes, int n, float *pcm)
+/* Everything between ids and samples on the device; returns how many samples. */
+static int run(struct code2wav *c, int n)
 {
     const float *x = c->x;
     int t = n;
-    embed(c, codes, n);
-    decoder_forward(c->transformer, c->x, n, -1, NULL);
+    embed(c, n);
+    decoder_run(c->transformer, c->x, n, -1, NULL);
     decoder_norm(c->transformer, c->x, c->x, n);
     for (int i = 0; i < c->config->n_ratios; i++)
         t = upsample(c, i, &x, t);
-    t = decode(c, x, t);
+    return decode(c, x, t);
+}
+
+/* Once every block has its history, one frame is the same step every time: recorded. */
+static int run_frame(struct code2wav *c)
+{
+    const struct ops *op = c->dev->op;
+    if (op->step_begin(c->dev, &c->frame)) {
+        run(c, 1);
+        op->step_end(c->dev, &c->frame);
+    }
+    return c->config->frame_samples;
+}
+
+static int next(struct code2wav *c, const int32_t *codes, int n, float *pcm)
+{
+    put_ids(c, codes, n);
+    decoder_place(c->transformer);
+    int t = n == 1 && c->blocks[c->config->n_rates - 1].started ? run_frame(c) : run(c, n);
+    decoder_count(c->transformer, n);
     c->dev->op->get(c->dev, pcm, c->pcm, (size_t)t * sizeof(float));
     clamp(pcm, t);
     return t;
@@ -401,9 +434,12 @@ void code2wav_close(struct code2wav *c)
 {
     if (c == NULL)
         return;
+    if (c->dev != NULL)
+        c->dev->op->step_drop(c->dev, c->frame);
     decoder_close(c->transformer);
     for (int i = 0; i < c->n_owned; i++)
         c->dev->op->release(c->dev, c->owned[i]);
+    free(c->tables);
     free(c->host_ids);
     free(c);
 }

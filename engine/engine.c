@@ -81,6 +81,7 @@ int engine_open(struct engine **ret, const struct engine_opts *o, struct problem
     e->model = o->model;
     e->tokenizer = o->tokenizer;
     e->dev = o->device;
+    e->next_id = -1;
     e->context = d.max_positions;
     e->sampling = o->sampling ? *o->sampling : default_sampling(&o->model->config.generation);
     e->end_of_text = o->tokenizer ? tokenizer_find(o->tokenizer, "<|endoftext|>") : -1;
@@ -216,6 +217,7 @@ int engine_next(struct engine *e, int32_t *id, struct problems *why)
     op->sample(e->dev, e->next, e->logits, e->model->config.thinker.vocab, &e->sampling,
                penalty ? e->seen : NULL, e->draw);
     op->get(e->dev, id, e->next, sizeof(*id));
+    e->next_id = *id;
     return accept(e, *id, why);
 }
 
@@ -302,6 +304,7 @@ void engine_close(struct engine *e)
                              e->logits,  e->next, e->draw,  e->seen};
     for (size_t i = 0; i < ARRAY_LEN(buffers); i++)
         e->dev->op->release(e->dev, buffers[i]);
+    e->dev->op->step_drop(e->dev, e->step);
     decoder_close(e->decoder);
     sound_close(&e->sound);
     free(e->ids);

@@ -71,9 +71,11 @@ struct engine {
     float *last;      /* [hidden] normed last row */
     float *logits;    /* [vocab] */
 
-    int32_t *next;  /* the sampled id, device memory */
-    uint64_t *draw; /* number of the next draw, device memory */
-    uint32_t *seen; /* bitmap [vocab] for the repetition penalty */
+    int32_t *next;     /* the sampled id, device memory; what a step feeds */
+    int32_t next_id;   /* what *next holds, -1 = unknown */
+    struct step *step; /* recorded: one id in, logits out */
+    uint64_t *draw;    /* number of the next draw, device memory */
+    uint32_t *seen;    /* bitmap [vocab] for the repetition penalty */
     bool seen_stale;
 
     char *plain; /* text of the open segment that is not tokenised yet */

@@ -52,35 +52,75 @@ static void embed_queue(struct engine *e, int n)
     }
 }
 
-/* Rows of the pass just made that belong to the user's turns. */
+/* Rows of the pass just made that belong to the user's turns; a run of sound is fetched at once. */
 static int keep_user_rows(struct engine *e, int n)
 {
     size_t hidden = (size_t)e->model->config.thinker.hidden, rows = (size_t)(e->user_n + n);
+    const uint8_t *kinds = e->kinds + e->fed;
     int err = grow_array(&e->user_ids, &e->user_ids_cap, rows, sizeof(int32_t));
     if (err == 0)
         err = grow_array(&e->user_hidden, &e->user_hidden_cap, rows * hidden, sizeof(float));
-    for (int i = 0; err == 0 && i < n; i++) {
-        if (e->kinds[e->fed + i] == KIND_OTHER)
+    for (int i = 0, run; err == 0 && i < n; i += run) {
+        for (run = 1; i + run < n && kinds[i + run] == kinds[i];)
+            run++;
+        if (kinds[i] == KIND_OTHER)
             continue;
-        e->user_ids[e->user_n] = e->ids[e->fed + i];
-        if (e->kinds[e->fed + i] == KIND_SOUND)
-            e->dev->op->get(e->dev, e->user_hidden + e->user_n * hidden, e->tap + i * hidden,
-                            hidden * sizeof(float));
-        e->user_n++;
+        memcpy(e->user_ids + e->user_n, e->ids + e->fed + i, (size_t)run * sizeof(int32_t));
+        if (kinds[i] == KIND_SOUND)
+            e->dev->op->get(e->dev, e->user_hidden + (size_t)e->user_n * hidden,
+                            e->tap + (size_t)i * hidden, (size_t)run * hidden * sizeof(float));
+        e->user_n += run;
     }
     return err;
+}
+
+static void run_head(struct engine *e, const float *row)
+{
+    const struct norm norm = decoder_final(e->decoder);
+    const struct weight *const head[] = {&e->model->thinker.head};
+    e->dev->op->norm_linear(e->dev, &e->logits, e->last, row, 1, &norm, head, 1);
+}
+
+/* One id in, logits out: the step of every word. The id is where sampling left it. */
+static void feed_one(struct engine *e, int32_t id)
+{
+    const struct ops *op = e->dev->op;
+    if (id != e->next_id)
+        op->put(e->dev, e->next, &id, sizeof(id));
+    e->next_id = id;
+    decoder_place(e->decoder);
+    if (op->step_begin(e->dev, &e->step)) {
+        op->embed(e->dev, e->x, &e->model->thinker.embed, e->next, 1, 0);
+        decoder_run(e->decoder, e->x, 1, -1, NULL);
+        run_head(e, e->x);
+        op->step_end(e->dev, &e->step);
+    }
+    decoder_count(e->decoder, 1);
+}
+
+/* The queue, through the layers; the tap is needed where it holds sound. */
+static void feed_many(struct engine *e, int n, bool logits)
+{
+    const struct model *m = e->model;
+    size_t hidden = (size_t)m->config.thinker.hidden;
+    bool sound = memchr(e->kinds + e->fed, KIND_SOUND, (size_t)n) != NULL;
+    int tap = m->speech && sound ? m->config.talker.accept_layer : -1;
+    embed_queue(e, n);
+    decoder_forward(e->decoder, e->x, n, tap, e->tap);
+    if (logits)
+        run_head(e, e->x + (size_t)(n - 1) * hidden);
 }
 
 int seq_feed(struct engine *e, bool logits)
 {
     int n = e->length - e->fed;
-    const struct model *m = e->model;
-    size_t hidden = (size_t)m->config.thinker.hidden;
     if (n == 0)
         return 0;
-    embed_queue(e, n);
-    decoder_forward(e->decoder, e->x, n, m->speech ? m->config.talker.accept_layer : -1, e->tap);
-    if (m->speech) {
+    if (n == 1 && logits && e->kinds[e->fed] != KIND_SOUND)
+        feed_one(e, e->ids[e->fed]);
+    else
+        feed_many(e, n, logits);
+    if (e->model->speech) {
         int err = keep_user_rows(e, n);
         if (err < 0) {
             decoder_rewind(e->decoder, e->fed);
@@ -88,11 +128,7 @@ int seq_feed(struct engine *e, bool logits)
         }
     }
     e->fed = e->length;
-    if (logits) {
-        decoder_norm(e->decoder, e->last, e->x + (size_t)(n - 1) * hidden, 1);
-        e->dev->op->linear(e->dev, e->logits, e->last, 1, &m->thinker.head, NULL, 0);
-        e->logits_ready = true;
-    }
+    e->logits_ready = logits;
     return 0;
 }
 

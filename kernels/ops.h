@@ -15,9 +15,10 @@
  *     loader put them). Nothing overlaps unless an op says so.
  *   - What changes from step to step (ids, positions) is read from device memory, so that a backend
  *     may record a step once and replay it.
- *   - Sums are fp32 or wider. A row's result does not depend on `n` nor on the number of threads:
- *     one row at a time and many rows at once agree bit for bit. (A KV ring of another length may
- *     round differently.)
+ *   - Sums are fp32 or wider. On the host a row's result does not depend on `n` nor on the number
+ *     of threads: one row at a time and many rows at once agree bit for bit. (A KV ring of another
+ *     length may round differently.) On CUDA the way of summing is chosen by `n`, so that rows
+ * agree to rounding only; the same calls give the same bits again.
  *   - Ops never fail and never print. Sizes were checked when the model was opened.
  *   - Threads: a device belongs to one thread at a time; open one per stage thread.
  */
@@ -109,6 +110,39 @@ struct sampling {
     uint64_t seed;
 };
 
+/* y = x * rsqrt(mean(x^2) + eps) * w */
+struct norm {
+    const float *w; /* [dim] */
+    float eps;
+};
+
+/* What happens to heads before attention: norm of each (skipped when NULL), then the rotary
+ * embedding. */
+struct rope {
+    const float *q_norm, *k_norm; /* [dim], NULL = none */
+    float eps;
+    const float *inv_freq; /* [dim/2] */
+};
+
+/* A mixture of experts as a layer has it, and room for what it computes on the way, [n] rows each.
+ */
+struct moe {
+    const struct weight *router; /* [count, hidden] */
+    const struct expert *experts;
+    int count, k, renorm;
+    const struct expert *shared;      /* gate.data NULL = none */
+    const struct weight *shared_gate; /* [1, hidden] */
+    float *a, *branch;                /* [hidden] */
+    float *logits;                    /* [count] */
+    float *gate, *up;                 /* [shared intermediate] */
+    float *weights;                   /* [k] */
+    float *share;                     /* [1] */
+    int32_t *ids;                     /* [k] */
+};
+
+/* A recorded step; NULL = none yet. */
+struct step;
+
 enum { LINEAR_ADD = 1, LINEAR_GELU = 2, LINEAR_SILU = 4, LINEAR_EXACT = 8 };
 
 struct ops {
@@ -199,6 +233,46 @@ struct ops {
      * up by one: with the seed it decides the random number. */
     void (*sample)(struct device *d, int32_t *id, const float *logits, int count,
                    const struct sampling *s, uint32_t *seen, uint64_t *draw);
+
+    /* Fused ops: what stands in each comment, in this order; a backend may do it in fewer passes.
+     * Room that an op is given for what lies between is not to be read afterwards. */
+
+    /* a = rms_norm(x), y[i] = w[i] a for i < count <= 3. `a` may be read afterwards. */
+    void (*norm_linear)(struct device *d, float *const *y, float *a, const float *x, int n,
+                        const struct norm *norm, const struct weight *const *w, int count);
+    /* norm_rope of q and k, kv_store of k and v, attend. Afterwards q and k are undefined. */
+    void (*rope_attend)(struct device *d, float *y, float *q, float *k, const float *v, int n,
+                        const struct kv *kv, const struct attention *a, const struct rope *r,
+                        const int32_t *pos);
+    /* y += scale * (w x); scale NULL = 1. room[n, w->rows] */
+    void (*linear_add)(struct device *d, float *y, float *room, const float *x, int n,
+                       const struct weight *w, const float *scale);
+    /* a = rms_norm(x), y = silu(gate a) * (up a). room[n, gate->rows] */
+    void (*norm_swiglu)(struct device *d, float *y, float *room, float *a, const float *x, int n,
+                        const struct norm *norm, const struct weight *gate,
+                        const struct weight *up);
+    /* a = rms_norm(x), route, x += experts(a) + sigmoid(shared_gate a) * shared(a) */
+    void (*mixture)(struct device *d, float *x, int n, const struct norm *norm,
+                    const struct moe *m);
+    /* y[cols] = sum over i < count of row ids[i] of tables[i]. */
+    void (*embed_sum)(struct device *d, float *y, const struct weight *const *tables,
+                      const int32_t *ids, int count);
+
+    /* *pos += n */
+    void (*advance)(struct device *d, int32_t *pos, int n);
+
+    /* A step is a sequence of ops that is the same every time, down to pointers and counts:
+     *
+     *     if (op->step_begin(d, &step)) {
+     *         ops ... (no put, get, alloc, release)
+     *         op->step_end(d, &step);
+     *     }
+     *
+     * A backend that can, records the ops and later does all of them at once: then step_begin has
+     * done the step and returns 0. step_drop forgets a recording; NULL is allowed. */
+    int (*step_begin)(struct device *d, struct step **step);
+    void (*step_end)(struct device *d, struct step **step);
+    void (*step_drop)(struct device *d, struct step *step);
 };
 
 /* How weights come into memory that is not the host's. A lane copies from its own two pinned

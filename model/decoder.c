@@ -20,8 +20,9 @@ struct decoder {
     struct device *dev;
     struct kv *kv; /* [layers] */
     int length;    /* positions in the cache */
+    int placed;    /* what *pos holds once everything begun is done */
     int max_rows;
-    int32_t *pos;       /* device copy of length for the ops */
+    int32_t *pos;       /* device copy of length for the ops, counted up by them */
     float *a;           /* [rows, hidden] normed input of a branch */
     float *q;           /* [rows, heads*head_dim] */
     float *k, *v;       /* [rows, kv_heads*head_dim] */
@@ -126,7 +127,7 @@ int decoder_open(struct decoder **ret, const struct decoder_opts *o, struct prob
 }
 
 static void attention_branch(struct decoder *d, const struct decoder_layer *w, const struct kv *kv,
-                             float *x, int n)
+                             float *x, int n, const int32_t *pos)
 {
     const struct decoder_config *c = d->w->config;
     const struct ops *op = d->dev->op;
@@ -134,79 +135,93 @@ static void attention_branch(struct decoder *d, const struct decoder_layer *w, c
                                     .causal = 1,
                                     .window = c->window,
                                     .scale = 1.0f / sqrtf((float)c->head_dim)};
-    op->rms_norm(d->dev, d->a, x, n, c->hidden, w->attn_norm, c->eps);
-    op->linear(d->dev, d->q, d->a, n, &w->q, NULL, 0);
-    op->linear(d->dev, d->k, d->a, n, &w->k, NULL, 0);
-    op->linear(d->dev, d->v, d->a, n, &w->v, NULL, 0);
-    op->norm_rope(d->dev, d->q, n, c->heads, c->head_dim, w->q_norm, c->eps, d->w->inv_freq,
-                  d->pos);
-    op->norm_rope(d->dev, d->k, n, c->kv_heads, c->head_dim, w->k_norm, c->eps, d->w->inv_freq,
-                  d->pos);
-    op->kv_store(d->dev, kv, d->k, d->v, n, d->pos);
-    op->attend(d->dev, d->att, d->q, n, kv, &shape, d->pos);
-    if (w->attn_scale == NULL) {
-        op->linear(d->dev, x, d->att, n, &w->o, NULL, LINEAR_ADD);
-        return;
-    }
-    op->linear(d->dev, d->branch, d->att, n, &w->o, NULL, 0);
-    op->scale_add(d->dev, x, d->branch, n, c->hidden, w->attn_scale);
-}
-
-/* y[n, hidden] (+)= down(silu(gate a) * (up a)) of the normed rows d->a. */
-static void swiglu(struct decoder *d, float *y, const struct weight *gate, const struct weight *up,
-                   const struct weight *down, int n, unsigned flags)
-{
-    const struct ops *op = d->dev->op;
-    op->linear(d->dev, d->gate, d->a, n, gate, NULL, 0);
-    op->linear(d->dev, d->up, d->a, n, up, NULL, 0);
-    op->silu_mul(d->dev, d->gate, d->up, (size_t)n * gate->rows);
-    op->linear(d->dev, y, d->gate, n, down, NULL, flags);
-}
-
-static void mixture(struct decoder *d, const struct decoder_layer *w, float *x, int n)
-{
-    const struct decoder_config *c = d->w->config;
-    const struct ops *op = d->dev->op;
-    op->linear(d->dev, d->logits, d->a, n, &w->router, NULL, LINEAR_EXACT);
-    op->route(d->dev, d->ids, d->weights, d->logits, n, c->experts, c->top_k, c->norm_topk);
-    op->experts(d->dev, x, d->a, n, w->experts, c->experts, d->ids, d->weights, c->top_k);
-    if (w->shared.gate.data == NULL)
-        return;
-    swiglu(d, d->branch, &w->shared.gate, &w->shared.up, &w->shared.down, n, 0);
-    op->linear(d->dev, d->shared_gate, d->a, n, &w->shared_gate, NULL, LINEAR_EXACT);
-    op->gate_add(d->dev, x, d->branch, n, c->hidden, d->shared_gate);
+    const struct norm norm = {w->attn_norm, c->eps};
+    const struct rope rope = {w->q_norm, w->k_norm, c->eps, d->w->inv_freq};
+    float *const qkv[] = {d->q, d->k, d->v};
+    const struct weight *const product[] = {&w->q, &w->k, &w->v};
+    op->norm_linear(d->dev, qkv, d->a, x, n, &norm, product, 3);
+    op->rope_attend(d->dev, d->att, d->q, d->k, d->v, n, kv, &shape, &rope, pos);
+    op->linear_add(d->dev, x, d->branch, d->att, n, &w->o, w->attn_scale);
 }
 
 static void mlp_branch(struct decoder *d, const struct decoder_layer *w, float *x, int n)
 {
     const struct decoder_config *c = d->w->config;
     const struct ops *op = d->dev->op;
-    op->rms_norm(d->dev, d->a, x, n, c->hidden, w->mlp_norm, c->eps);
-    if (w->router.data != NULL) {
-        mixture(d, w, x, n);
-    } else if (w->mlp_scale == NULL) {
-        swiglu(d, x, &w->gate, &w->up, &w->down, n, LINEAR_ADD);
-    } else {
-        swiglu(d, d->branch, &w->gate, &w->up, &w->down, n, 0);
-        op->scale_add(d->dev, x, d->branch, n, c->hidden, w->mlp_scale);
+    const struct norm norm = {w->mlp_norm, c->eps};
+    if (w->router.data == NULL) {
+        op->norm_swiglu(d->dev, d->gate, d->up, d->a, x, n, &norm, &w->gate, &w->up);
+        op->linear_add(d->dev, x, d->branch, d->gate, n, &w->down, w->mlp_scale);
+        return;
     }
+    const struct moe m = {.router = &w->router,
+                          .experts = w->experts,
+                          .count = c->experts,
+                          .k = c->top_k,
+                          .renorm = c->norm_topk,
+                          .shared = &w->shared,
+                          .shared_gate = &w->shared_gate,
+                          .a = d->a,
+                          .branch = d->branch,
+                          .logits = d->logits,
+                          .gate = d->gate,
+                          .up = d->up,
+                          .weights = d->weights,
+                          .share = d->shared_gate,
+                          .ids = d->ids};
+    op->mixture(d->dev, x, n, &norm, &m);
 }
 
-void decoder_forward(struct decoder *d, float *x, int n, int tap, float *tap_out)
+static void layers(struct decoder *d, float *x, int n, int tap, float *tap_out, const int32_t *pos)
 {
     const struct decoder_config *c = d->w->config;
     size_t bytes = (size_t)n * c->hidden * sizeof(float);
-    int32_t pos = d->length;
-    d->dev->op->put(d->dev, d->pos, &pos, sizeof(pos));
     for (int l = 0; l < c->layers; l++) {
         if (tap == l && tap_out != NULL)
             d->dev->op->copy(d->dev, tap_out, x, bytes);
-        attention_branch(d, &d->w->layers[l], &d->kv[l], x, n);
+        attention_branch(d, &d->w->layers[l], &d->kv[l], x, n, pos);
         mlp_branch(d, &d->w->layers[l], x, n);
     }
     if (tap == c->layers && tap_out != NULL) /* the reference's last hidden state is normed */
         decoder_norm(d, tap_out, x, n);
+}
+
+void decoder_place(struct decoder *d)
+{
+    int32_t pos = d->length;
+    if (d->placed == d->length)
+        return;
+    d->dev->op->put(d->dev, d->pos, &pos, sizeof(pos));
+    d->placed = d->length;
+}
+
+void decoder_run(struct decoder *d, float *x, int n, int tap, float *tap_out)
+{
+    layers(d, x, n, tap, tap_out, d->pos);
+    d->dev->op->advance(d->dev, d->pos, n);
+}
+
+void decoder_count(struct decoder *d, int n)
+{
     d->length += n;
+    d->placed += n;
+}
+
+void decoder_run_at(struct decoder *d, float *x, int n, const int32_t *pos)
+{
+    layers(d, x, n, -1, NULL, pos);
+}
+
+void decoder_forward(struct decoder *d, float *x, int n, int tap, float *tap_out)
+{
+    decoder_place(d);
+    decoder_run(d, x, n, tap, tap_out);
+    decoder_count(d, n);
+}
+
+struct norm decoder_final(const struct decoder *d)
+{
+    return (struct norm){d->w->norm, d->w->config->eps};
 }
 
 void decoder_norm(struct decoder *d, float *y, const float *x, int n)

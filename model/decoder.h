@@ -27,6 +27,19 @@ int decoder_open(struct decoder **ret, const struct decoder_opts *o, struct prob
  * hidden]. The final norm is not applied. n <= max_rows and there is room: the caller checked. */
 void decoder_forward(struct decoder *d, float *x, int n, int tap, float *tap_out);
 
+/* The same in three parts, for a step that is recorded (ops.h): decoder_place before it, once;
+ * decoder_run inside; decoder_count behind it, each time that the step was done. */
+void decoder_place(struct decoder *d);
+void decoder_run(struct decoder *d, float *x, int n, int tap, float *tap_out);
+void decoder_count(struct decoder *d, int n);
+
+/* As decoder_run, for a caller who keeps positions himself: the rows go to *pos ..., in device
+ * memory; the decoder's own length is not touched. */
+void decoder_run_at(struct decoder *d, float *x, int n, const int32_t *pos);
+
+/* Final norm of the decoder. */
+struct norm decoder_final(const struct decoder *d);
+
 /* Final norm of rows x into y. */
 void decoder_norm(struct decoder *d, float *y, const float *x, int n);
 

@@ -25,6 +25,7 @@ struct predictor {
     float *x;      /* [ROWS, hidden] */
     float *normed; /* [hidden] */
     float *logits; /* [vocab] */
+    int32_t *pos;  /* [groups] position of each pass's first row: 0, 2, 3, ... */
 };
 
 static struct decoder_opts decoder_options(const struct model *m, struct device *dev)
@@ -34,6 +35,19 @@ static struct decoder_opts decoder_options(const struct model *m, struct device 
                                  .max_positions = m->config.talker.groups,
                                  .max_rows = ROWS,
                                  .kv_type = DT_F32}; /* a few rows: precision costs nothing */
+}
+
+/* The positions never change: no pass has to wait for the host to say them. */
+static int fill_positions(struct predictor *p)
+{
+    p->pos = p->dev->op->alloc(p->dev, (size_t)p->groups * sizeof(*p->pos));
+    if (p->pos == NULL)
+        return -ENOMEM;
+    for (int32_t g = 0; g < p->groups; g++) {
+        int32_t pos = g > 0 ? g + 1 : 0;
+        p->dev->op->put(p->dev, p->pos + g, &pos, sizeof(pos));
+    }
+    return 0;
 }
 
 int predictor_open(struct predictor **ret, const struct model *m, struct device *dev,
@@ -57,7 +71,7 @@ int predictor_open(struct predictor **ret, const struct model *m, struct device 
     p->x = dev->op->alloc(dev, ROWS * hidden * f);
     p->normed = dev->op->alloc(dev, hidden * f);
     p->logits = dev->op->alloc(dev, (size_t)c->vocab * f);
-    if (p->x == NULL || p->normed == NULL || p->logits == NULL) {
+    if (p->x == NULL || p->normed == NULL || p->logits == NULL || fill_positions(p) < 0) {
         err = problem_add(why, -ENOMEM, "code predictor: no memory for its buffers");
         goto out;
     }
@@ -72,16 +86,16 @@ out:
 static void pass(struct predictor *p, int g, int n, int32_t *codes, uint64_t *draw)
 {
     const struct ops *op = p->dev->op;
-    decoder_forward(p->decoder, p->x, n, -1, NULL);
-    decoder_norm(p->decoder, p->normed, p->x + (n - 1) * p->hidden, 1);
-    op->linear(p->dev, p->logits, p->normed, 1, &p->w->code_head[g], NULL, 0);
+    const struct norm norm = decoder_final(p->decoder);
+    const struct weight *const head[] = {&p->w->code_head[g]};
+    decoder_run_at(p->decoder, p->x, n, p->pos + g);
+    op->norm_linear(p->dev, &p->logits, p->normed, p->x + (n - 1) * p->hidden, 1, &norm, head, 1);
     op->sample(p->dev, codes + g + 1, p->logits, p->vocab, &p->sampling, NULL, draw);
 }
 
 void predictor_frame(struct predictor *p, int32_t *codes, const float *hidden, uint64_t *draw)
 {
     const struct ops *op = p->dev->op;
-    decoder_rewind(p->decoder, 0);
     op->copy(p->dev, p->x, hidden, (size_t)p->hidden * sizeof(float));
     op->embed(p->dev, p->x + p->hidden, &p->w->codec_embedding, codes, 1, 0);
     pass(p, 0, ROWS, codes, draw);
@@ -95,7 +109,8 @@ size_t predictor_bytes(const struct model *m)
 {
     const struct decoder_config *c = &m->config.talker.predictor;
     const struct decoder_opts o = decoder_options(m, NULL);
-    return decoder_bytes(&o) + ((ROWS + 1) * (size_t)c->hidden + (size_t)c->vocab) * sizeof(float);
+    return decoder_bytes(&o) + ((ROWS + 1) * (size_t)c->hidden + (size_t)c->vocab) * sizeof(float) +
+           (size_t)m->config.talker.groups * sizeof(int32_t);
 }
 
 void predictor_close(struct predictor *p)
@@ -106,5 +121,6 @@ void predictor_close(struct predictor *p)
     p->dev->op->release(p->dev, p->x);
     p->dev->op->release(p->dev, p->normed);
     p->dev->op->release(p->dev, p->logits);
+    p->dev->op->release(p->dev, p->pos);
     free(p);
 }

@@ -61,6 +61,7 @@ struct talker {
     float *eos;     /* [hidden] P(tts_eos) */
     float *pad;     /* [hidden] P(tts_pad) */
     float *word;    /* [hidden] P of the word of this step */
+    float *row;     /* [hidden] the first frame's row of the residual stream */
     float *h;       /* [hidden] H */
     float *logits;  /* [vocab] of code 0 */
     int32_t *codes; /* [groups] of the last frame */
@@ -77,6 +78,9 @@ struct talker {
     uint32_t *spoken; /* bitmap [vocab], host: code 0 of all frames of the reply but the last */
     int32_t last;     /* code 0 of the last one */
     enum talker_stop stop;
+
+    const struct weight **tables; /* [groups] whose rows add up to a frame's embedding */
+    struct step *first, *later;   /* recorded: what makes the first frame, and each later one */
 
     void *owned[OWNED_MAX]; /* device memory to release */
     int n_owned;
@@ -115,6 +119,7 @@ static void plan(struct talker *t)
     t->eos = take(t, hidden);
     t->pad = take(t, hidden);
     t->word = take(t, hidden);
+    t->row = take(t, hidden);
     t->h = take(t, hidden);
     t->logits = take(t, (size_t)t->config->text.vocab);
     t->codes = take(t, (size_t)t->config->groups);
@@ -283,10 +288,13 @@ int talker_open(struct talker **ret, const struct talker_opts *o, struct problem
         goto out;
     plan(t);
     t->spoken = calloc(bitmap_words(t), sizeof(*t->spoken));
-    if (t->failed || t->spoken == NULL) {
+    t->tables = calloc((size_t)t->config->groups, sizeof(*t->tables));
+    if (t->failed || t->spoken == NULL || t->tables == NULL) {
         err = problem_add(why, -ENOMEM, "talker: no memory for %zu bytes of buffers", t->bytes);
         goto out;
     }
+    for (int g = 0; g < t->config->groups; g++)
+        t->tables[g] = g > 0 ? &t->w->code_embedding[g - 1] : &t->w->codec_embedding;
     prepare(t, o->newline, speaker);
     *ret = t;
     return 0;
@@ -376,38 +384,35 @@ static const float *feed_answer(struct talker *t, int to)
     return last;
 }
 
-/* The row after a frame: the sum of its codes' embeddings and of what the text says; returns it. */
-static const float *feed_frame(struct talker *t, const float *text)
+/* The row after a frame, of its codes' embeddings and the word, through the layers (recorded). */
+static const float *run_frame(struct talker *t)
 {
     const struct ops *op = t->dev->op;
-    op->embed(t->dev, t->x, &t->w->codec_embedding, t->codes, 1, 0);
-    for (int g = 1; g < t->config->groups; g++)
-        op->embed(t->dev, t->x, &t->w->code_embedding[g - 1], t->codes + g, 1, 1);
-    op->add(t->dev, t->x, text, (size_t)t->hidden);
-    decoder_forward(t->decoder, t->x, 1, -1, NULL);
+    op->embed_sum(t->dev, t->x, t->tables, t->codes, t->config->groups);
+    op->add(t->dev, t->x, t->word, (size_t)t->hidden);
+    decoder_run(t->decoder, t->x, 1, -1, NULL);
     return t->x;
 }
 
-/* The text's part of the row of frame `frames`. */
-static const float *text_row(struct talker *t)
+/* The text's part of the row of frame `frames`, into `word`. */
+static void place_word(struct talker *t)
 {
-    if (t->frames > t->n_words)
-        return t->pad;
-    if (t->frames == t->n_words)
-        return t->eos;
-    project_text(t, t->word, &t->words[t->frames], 1);
-    return t->word;
+    size_t bytes = (size_t)t->hidden * sizeof(float);
+    if (t->frames < t->n_words)
+        project_text(t, t->word, &t->words[t->frames], 1);
+    else
+        t->dev->op->copy(t->dev, t->word, t->frames == t->n_words ? t->eos : t->pad, bytes);
 }
 
-/* All codes of the frame from the newest row of the residual stream, and the reading of them. */
-static void choose(struct talker *t, const float *row, struct codec_frame *frame)
+/* All codes of the frame from the newest row of the residual stream (recorded). */
+static void choose(struct talker *t, const float *row)
 {
     const struct ops *op = t->dev->op;
-    decoder_norm(t->decoder, t->h, row, 1);
-    op->linear(t->dev, t->logits, t->h, 1, &t->w->codec_head, NULL, 0);
+    const struct norm norm = decoder_final(t->decoder);
+    const struct weight *const head[] = {&t->w->codec_head};
+    op->norm_linear(t->dev, &t->logits, t->h, row, 1, &norm, head, 1);
     op->sample(t->dev, t->codes, t->logits, t->config->text.vocab, &t->sampling, t->seen, t->draw);
     predictor_frame(t->predictor, t->codes, t->h, t->draw);
-    op->get(t->dev, frame->codes, t->codes, (size_t)t->config->groups * sizeof(int32_t));
 }
 
 /* Why no further frame may be made, or TALKER_SPEAKING. */
@@ -431,10 +436,25 @@ static void mark(uint32_t *bitmap, int32_t id)
 /* The step that makes frame number `frames`, all of whose input is there. */
 static void step(struct talker *t, struct codec_frame *frame)
 {
-    const float *text = text_row(t);
-    if (t->frames > 0)
+    const struct ops *op = t->dev->op;
+    place_word(t);
+    if (t->frames == 0) {
+        const float *row = feed_answer(t, ANSWER_ROWS);
+        op->copy(t->dev, t->row, row, (size_t)t->hidden * sizeof(float));
+        if (op->step_begin(t->dev, &t->first)) {
+            choose(t, t->row);
+            op->step_end(t->dev, &t->first);
+        }
+    } else {
         mark(t->spoken, t->last);
-    choose(t, t->frames == 0 ? feed_answer(t, ANSWER_ROWS) : feed_frame(t, text), frame);
+        decoder_place(t->decoder);
+        if (op->step_begin(t->dev, &t->later)) {
+            choose(t, run_frame(t));
+            op->step_end(t->dev, &t->later);
+        }
+        decoder_count(t->decoder, 1);
+    }
+    op->get(t->dev, frame->codes, t->codes, (size_t)t->config->groups * sizeof(int32_t));
 }
 
 int talker_next(struct talker *t, struct codec_frame *frame)
@@ -493,7 +513,12 @@ void talker_close(struct talker *t)
     decoder_close(t->decoder);
     for (int i = 0; i < t->n_owned; i++)
         t->dev->op->release(t->dev, t->owned[i]);
+    if (t->dev != NULL) {
+        t->dev->op->step_drop(t->dev, t->first);
+        t->dev->op->step_drop(t->dev, t->later);
+    }
     free(t->words);
     free(t->spoken);
+    free(t->tables);
     free(t);
 }

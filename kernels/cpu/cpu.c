@@ -11,6 +11,7 @@
 
 #include "base/thread.h"
 #include "base/util.h"
+#include "kernels/compose.h"
 
 static const struct ops cpu_ops = {
     .alloc = plain_alloc,
@@ -38,6 +39,16 @@ static const struct ops cpu_ops = {
     .conv1d_up = cpu_conv1d_up,
     .snake = cpu_snake,
     .sample = plain_sample,
+    .norm_linear = compose_norm_linear,
+    .rope_attend = compose_rope_attend,
+    .linear_add = compose_linear_add,
+    .norm_swiglu = compose_norm_swiglu,
+    .mixture = compose_mixture,
+    .embed_sum = compose_embed_sum,
+    .advance = plain_advance,
+    .step_begin = plain_step_begin,
+    .step_end = plain_step_end,
+    .step_drop = plain_step_drop,
 };
 
 #if defined(__x86_64__)

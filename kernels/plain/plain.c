@@ -6,6 +6,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "kernels/compose.h"
+
 static const struct ops plain_ops = {
     .alloc = plain_alloc,
     .release = plain_release,
@@ -32,6 +34,16 @@ static const struct ops plain_ops = {
     .conv1d_up = plain_conv1d_up,
     .snake = plain_snake,
     .sample = plain_sample,
+    .norm_linear = compose_norm_linear,
+    .rope_attend = compose_rope_attend,
+    .linear_add = compose_linear_add,
+    .norm_swiglu = compose_norm_swiglu,
+    .mixture = compose_mixture,
+    .embed_sum = compose_embed_sum,
+    .advance = plain_advance,
+    .step_begin = plain_step_begin,
+    .step_end = plain_step_end,
+    .step_drop = plain_step_drop,
 };
 
 int plain_open(struct device **ret, struct problems *why)

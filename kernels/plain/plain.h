@@ -32,6 +32,12 @@ void plain_put(struct device *d, void *dst, const void *host, size_t bytes);
 void plain_get(struct device *d, void *host, const void *src, size_t bytes);
 void plain_copy(struct device *d, void *dst, const void *src, size_t bytes);
 
+/* step.c */
+void plain_advance(struct device *d, int32_t *pos, int n);
+int plain_step_begin(struct device *d, struct step **step);
+void plain_step_end(struct device *d, struct step **step);
+void plain_step_drop(struct device *d, struct step *step);
+
 /* linear.c */
 double plain_dot(const float *a, const float *b, size_t n);
 float plain_gelu(float x);
