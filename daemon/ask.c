@@ -32,7 +32,7 @@ static const char help[] =
     "  --out FILE         the answers' sound as WAV, 24 kHz, one after the other\n"
     "  --system T         system text\n"
     "  --speaker NAME     voice\n"
-    "  --device D         auto, cpu, plain (default auto)\n"
+    "  --device D         auto, cuda, cuda:1 ..., cpu, plain (default auto: a GPU if it fits)\n"
     "  --threads N        threads of the CPU device (default: one per processor)\n"
     "  --context N        positions the conversation may take (default 8192)\n"
     "  --greedy           always the likeliest token, in words and speech\n"

@@ -31,7 +31,7 @@ static const char help[] =
     "\n"
     "  --synthetic FILE   random weights in memory with the dimensions of this config.json\n"
     "  --type T           their type: bf16 (default), f16, f32\n"
-    "  --device D         auto, cpu, plain (default auto)\n"
+    "  --device D         auto, cuda, cuda:1 ..., cpu, plain (default auto: a GPU if it fits)\n"
     "  --threads N        threads of the CPU device (default: one per processor)\n"
     "  --seconds X        length of the question (default 4)\n"
     "  --frames N         frames of speech in a run (default 50, that is 4 s)\n"

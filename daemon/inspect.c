@@ -20,17 +20,20 @@
 #include "model/tokenizer.h"
 
 static const char help[] =
-    "usage: parley inspect DIR [--text-only] [--json]\n"
+    "usage: parley inspect DIR [--text-only] [--device D] [--json]\n"
     "\n"
     "Reads the configuration, the tokenizer and the headers of the weight files of a checkpoint\n"
     "directory, and checks every tensor's name, type and shape.\n"
     "\n"
     "  --text-only   leave out the speech components, as parley ask --text-only does\n"
+    "  --device D    auto, cuda, cuda:1 ..., cpu: whose memory is looked at (default auto)\n"
     "  --json        one JSON object instead of a table\n";
 
 struct inspection {
     const char *dir;
     bool text_only, json;
+    const char *device;
+    struct device *dev;
     struct model *model;         /* NULL when it was refused */
     struct tokenizer *tokenizer; /* likewise */
     struct problems why;
@@ -58,10 +61,11 @@ static void print_layout(const struct inspection *in)
 
 static void print_text(const struct inspection *in)
 {
+    const struct plan_memory where = plan_memory(in->dev);
     if (in->model) {
         print_layout(in);
         printf("\n");
-        plan_print(stdout, in->model, 0);
+        plan_print(stdout, &where, in->model, 0);
     } else {
         printf("%s\n", in->dir);
     }
@@ -103,6 +107,7 @@ static void add_model_json(json_t *root, const struct inspection *in)
     const struct config *c = &in->model->config;
     const struct plan_row *row;
     struct model_layout layout;
+    const struct plan_memory where = plan_memory(in->dev);
     int n = model_plan(in->model, &row);
     struct plan_row sum = plan_sum(in->model);
     json_t *components = json_array(), *speakers = json_array();
@@ -120,8 +125,11 @@ static void add_model_json(json_t *root, const struct inspection *in)
     json_object_set_new(root, "tensors", json_integer((json_int_t)sum.tensors));
     json_object_set_new(root, "parameters", json_integer((json_int_t)sum.parameters));
     json_object_set_new(root, "weight_bytes", json_integer((json_int_t)(sum.mapped + sum.owned)));
-    json_object_set_new(root, "available_bytes", json_integer((json_int_t)memory_available()));
-    json_object_set_new(root, "fits", json_boolean(sum.mapped + sum.owned <= memory_available()));
+    if (where.device)
+        json_object_set_new(root, "device", json_text(where.device));
+    json_object_set_new(root, "available_bytes", json_integer((json_int_t)where.unused));
+    json_object_set_new(root, "fits",
+                        json_boolean(plan_need(&where, in->model, 0) <= where.unused));
 }
 
 static int print_json(const struct inspection *in)
@@ -143,7 +151,11 @@ static int print_json(const struct inspection *in)
 
 static void look(struct inspection *in)
 {
-    const struct model_opts o = {.dir = in->dir, .text_only = in->text_only};
+    const struct device_opts d = {.name = in->device};
+    in->err = device_open(&in->dev, &d, &in->why);
+    if (in->err < 0)
+        return;
+    const struct model_opts o = {.dir = in->dir, .text_only = in->text_only, .device = in->dev};
     in->err = model_open(&in->model, &o, &in->why);
     int err = tokenizer_open(&in->tokenizer, in->dir, &in->why);
     if (err == 0 && in->model)
@@ -156,6 +168,7 @@ static void look(struct inspection *in)
 static int parse_options(struct inspection *in, int argc, char **argv)
 {
     static const struct option options[] = {{"text-only", no_argument, NULL, 't'},
+                                            {"device", required_argument, NULL, 'd'},
                                             {"json", no_argument, NULL, 'j'},
                                             {"help", no_argument, NULL, 'h'},
                                             {NULL, 0, NULL, 0}};
@@ -166,6 +179,8 @@ static int parse_options(struct inspection *in, int argc, char **argv)
             fputs(help, stdout);
             return 1;
         }
+        if (c == 'd')
+            in->device = optarg;
         in->text_only |= c == 't';
         in->json |= c == 'j';
         if (c == '?')
@@ -193,6 +208,7 @@ int cmd_inspect(int argc, char **argv)
     code = in.err == 0 ? 0 : in.err == -ENOMEM || in.err == -EIO ? EXIT_FAILED : EXIT_BAD_INPUT;
     tokenizer_close(in.tokenizer);
     model_close(in.model);
+    device_close(in.dev);
     problems_free(&in.why);
     return code;
 }

@@ -36,7 +36,7 @@ static bool read_number(const char *path, const char *key, double *value)
     return found;
 }
 
-size_t memory_available(void)
+static size_t host_available(void)
 {
     double free_kb, limit, used, best = 0;
     if (read_number("/proc/meminfo", "MemAvailable:", &free_kb))
@@ -45,6 +45,19 @@ size_t memory_available(void)
         read_number("/sys/fs/cgroup/memory.current", "", &used) && limit - used < best)
         best = limit - used;
     return best > 0 ? (size_t)best : 0;
+}
+
+struct plan_memory plan_memory(struct device *d)
+{
+    struct plan_memory m = {.types = ~0u};
+    if (d != NULL && d->load != NULL) {
+        m.device = d->name;
+        m.types = d->load->types;
+        d->load->memory(d, &m.total, &m.unused);
+        return m;
+    }
+    m.unused = host_available();
+    return m;
 }
 
 struct plan_row plan_sum(const struct model *m)
@@ -72,6 +85,13 @@ const char *types_text(char *buf, size_t size, unsigned types)
     return buf;
 }
 
+size_t plan_need(const struct plan_memory *where, const struct model *m, size_t caches)
+{
+    struct plan_row sum = plan_sum(m);
+    size_t bytes = sum.mapped + sum.owned + caches;
+    return where->device ? bytes + max_size(bytes / 100 * 3, 64000000) : bytes;
+}
+
 static void print_row(FILE *f, const struct plan_row *row)
 {
     char types[32], mapped[32], owned[32];
@@ -82,14 +102,27 @@ static void print_row(FILE *f, const struct plan_row *row)
             bytes_text(owned, sizeof(owned), (double)row->owned));
 }
 
-void plan_print(FILE *f, const struct model *m, size_t caches)
+static void print_memory(FILE *f, const struct plan_memory *where, size_t need)
+{
+    char needed[32], have[32], total[32];
+    bytes_text(needed, sizeof(needed), (double)need);
+    bytes_text(have, sizeof(have), (double)where->unused);
+    if (where->device)
+        fprintf(f, "  %-16s %s needed with 3 %% for kernels, %s free of %s on %s\n", "memory",
+                needed, have, bytes_text(total, sizeof(total), (double)where->total),
+                where->device);
+    else
+        fprintf(f, "  %-16s %s needed, %s free\n", "memory", needed, have);
+}
+
+void plan_print(FILE *f, const struct plan_memory *where, const struct model *m, size_t caches)
 {
     const struct plan_row *row;
     struct plan_row sum = plan_sum(m);
-    char need[32], have[32];
+    char need[32];
     int n = model_plan(m, &row);
     fprintf(f, "  %-16s %8s %13s %-10s %10s %10s\n", "component", "tensors", "parameters", "types",
-            "in files", "in memory");
+            "in files", where->device ? "on device" : "in memory");
     for (int i = 0; i < n; i++)
         print_row(f, &row[i]);
     if (caches > 0)
@@ -97,16 +130,43 @@ void plan_print(FILE *f, const struct model *m, size_t caches)
                 bytes_text(need, sizeof(need), (double)caches));
     sum.owned += caches;
     print_row(f, &sum);
-    fprintf(f, "  %-16s %s needed, %s free\n", "memory",
-            bytes_text(need, sizeof(need), (double)(sum.mapped + sum.owned)),
-            bytes_text(have, sizeof(have), (double)memory_available()));
+    print_memory(f, where, plan_need(where, m, caches));
 }
 
-int plan_check(const struct model *m, size_t caches, bool paging, struct problems *why)
+static int check_device(const struct plan_memory *where, const struct model *m, size_t caches,
+                        struct problems *why)
+{
+    const struct plan_row *row;
+    size_t needed = plan_need(where, m, caches);
+    char need[32], have[32], total[32], types[32];
+    int n = model_plan(m, &row);
+    for (int i = 0; i < n; i++)
+        if (row[i].owned > 0 && (row[i].types & ~where->types))
+            return problem_add(why, -EINVAL,
+                               "device %s: found %s weights in the %s, expected %s; the CPU "
+                               "computes with them (--device cpu)",
+                               where->device,
+                               dtype_name((enum dtype)__builtin_ctz(row[i].types & ~where->types)),
+                               row[i].component, types_text(types, sizeof(types), where->types));
+    if (needed <= where->unused)
+        return 0;
+    return problem_add(
+        why, -ENOMEM,
+        "device %s: found %s of its %s free, expected %s for weights, caches and kernels; a "
+        "smaller --context needs less",
+        where->device, bytes_text(have, sizeof(have), (double)where->unused),
+        bytes_text(total, sizeof(total), (double)where->total),
+        bytes_text(need, sizeof(need), (double)needed));
+}
+
+int plan_check(const struct plan_memory *where, const struct model *m, size_t caches, bool paging,
+               struct problems *why)
 {
     struct plan_row sum = plan_sum(m);
-    size_t owned = sum.owned + caches, available = memory_available();
+    size_t owned = sum.owned + caches, available = where->unused;
     char need[32], have[32];
+    if (where->device)
+        return check_device(where, m, caches, why);
     if (available == 0)
         return 0;
     bytes_text(have, sizeof(have), (double)available);

@@ -14,9 +14,21 @@
 /* "70.52 GB" into buf. */
 const char *bytes_text(char *buf, size_t size, double bytes);
 
-/* Bytes this process may still take: MemAvailable, or what its control group leaves if that is
- * less. 0 when neither can be read. */
-size_t memory_available(void);
+/* Where weights and caches go: a device's own memory, or the host's. */
+struct plan_memory {
+    const char *device; /* its name; NULL = the host's memory */
+    unsigned types;     /* bit t: matrices of type t can be computed with there */
+    size_t total;       /* 0 = not known */
+    size_t unused;      /* bytes this process may still take; on the host MemAvailable, or what its
+                           control group leaves if that is less. 0 when neither can be read */
+};
+
+/* `d` NULL = the host. */
+struct plan_memory plan_memory(struct device *d);
+
+/* What a model takes with its caches: on a device with 3 % for kernels and scratch, at least 64 MB.
+ */
+size_t plan_need(const struct plan_memory *where, const struct model *m, size_t caches);
 
 /* "F32+BF16" of a plan row's types. */
 const char *types_text(char *buf, size_t size, unsigned types);
@@ -25,11 +37,13 @@ const char *types_text(char *buf, size_t size, unsigned types);
 struct plan_row plan_sum(const struct model *m);
 
 /* One row per component, the caches (0 = not known), the sum, and what is free. */
-void plan_print(FILE *f, const struct model *m, size_t caches);
+void plan_print(FILE *f, const struct plan_memory *where, const struct model *m, size_t caches);
 
-/* 0, or -ENOMEM with a sentence that has the figures: anonymous memory must fit; so must the mapped
- * files unless `paging` says that reading them from disk as they are used is acceptable. */
-int plan_check(const struct model *m, size_t caches, bool paging, struct problems *why);
+/* 0, or -ENOMEM with a sentence that has the figures: everything must fit on a device; on the host
+ * anonymous memory must, and so must the mapped files unless `paging` says that reading them from
+ * disk as they are used is acceptable. -EINVAL for weights of a type the device cannot use. */
+int plan_check(const struct plan_memory *where, const struct model *m, size_t caches, bool paging,
+               struct problems *why);
 
 /* Loading as seen from outside: on a terminal one line with bytes, rate and time left, elsewhere
  * one line per finished component. `out` NULL = quiet. */

@@ -36,7 +36,7 @@ static struct talker_opts talker_options(const struct session *s, const struct s
     if (s->tokenizer != NULL)
         tokenizer_encode(s->tokenizer, "\n", 1, 0, &newline, 1);
     return (struct talker_opts){.model = s->model,
-                                .device = s->dev,
+                                .device = s->speech,
                                 .speaker = o->speaker,
                                 .newline = newline,
                                 .positions = o->context,
@@ -78,18 +78,43 @@ int session_check_tokenizer(const struct model *m, const struct tokenizer *t, st
     return err;
 }
 
-static int open_files(struct session *s, const struct session_opts *o, struct problems *why)
+static int open_device(struct session *s, const struct session_opts *o, const char *name,
+                       struct problems *why)
 {
-    const struct device_opts d = {.name = o->device, .threads = o->threads};
+    struct device_opts d = {.name = name, .threads = o->threads};
+    int err = device_open(&s->dev, &d, why);
+    if (err < 0)
+        return err;
+    s->speech = s->dev;
+    if (s->dev->load == NULL)
+        return 0;
+    d.urgent = true;
+    return device_open(&s->speech, &d, why);
+}
+
+static void close_device(struct session *s)
+{
+    if (s->speech != s->dev)
+        device_close(s->speech);
+    device_close(s->dev);
+    s->dev = s->speech = NULL;
+}
+
+static int open_model(struct session *s, const struct session_opts *o, struct problems *why)
+{
     const struct model_opts m = {.dir = o->dir,
                                  .synthetic = o->synthetic,
                                  .synthetic_type = o->synthetic_type,
                                  .seed = o->seed,
-                                 .text_only = o->text_only};
-    int err = device_open(&s->dev, &d, why);
-    if (err == 0)
-        err = model_open(&s->model, &m, why);
-    if (err == 0 && o->dir != NULL)
+                                 .text_only = o->text_only,
+                                 .device = s->dev};
+    return model_open(&s->model, &m, why);
+}
+
+static int open_tokenizer(struct session *s, const struct session_opts *o, struct problems *why)
+{
+    int err = 0;
+    if (o->dir != NULL)
         err = tokenizer_open(&s->tokenizer, o->dir, why);
     if (err == 0 && o->dir != NULL)
         err = session_check_tokenizer(s->model, s->tokenizer, why);
@@ -108,6 +133,42 @@ static size_t cache_bytes(const struct session *s, const struct session_opts *o)
         bytes += talker_bytes(&t) + code2wav_bytes(&c);
     }
     return bytes;
+}
+
+/* Says why it is not the GPU. */
+static void say_cpu(const struct session_opts *o, const struct problems *why)
+{
+    if (o->report != NULL && why->n > 0)
+        fprintf(o->report, "the CPU computes: %s\n", why->text[0]);
+}
+
+/* Device and model. Without a name it is the GPU if there is one and the model fits there. */
+static int open_place(struct session *s, const struct session_opts *o, struct problems *why)
+{
+    bool any = o->device == NULL || strcmp(o->device, "auto") == 0;
+    struct problems doubt = {0};
+    int err = open_device(s, o, any ? "cuda" : o->device, any ? &doubt : why);
+    if (err == 0) {
+        err = open_model(s, o, why);
+        if (err < 0 || !any)
+            goto out;
+        const struct plan_memory where = plan_memory(s->dev);
+        if (plan_check(&where, s->model, cache_bytes(s, o), false, &doubt) == 0)
+            goto out;
+        model_close(s->model);
+        s->model = NULL;
+    } else if (!any) {
+        goto out;
+    }
+    close_device(s);
+    err = open_device(s, o, "cpu", why);
+    if (err == 0)
+        err = open_model(s, o, why);
+    if (err == 0)
+        say_cpu(o, &doubt);
+out:
+    problems_free(&doubt);
+    return err;
 }
 
 /* One line per component, or on a terminal one line that grows. */
@@ -146,18 +207,27 @@ static int open_stages(struct session *s, const struct session_opts *o, struct p
     err = talker_open(&s->talker, &t, why);
     if (err < 0)
         return err;
-    const struct code2wav_opts c = {.model = s->model, .device = s->dev, .max_frames = 1};
+    const struct code2wav_opts c = {.model = s->model, .device = s->speech, .max_frames = 1};
     return code2wav_open(&s->code2wav, &c, why);
+}
+
+static int check_plan(struct session *s, const struct session_opts *o, struct problems *why)
+{
+    const struct plan_memory where = plan_memory(s->dev);
+    size_t caches = cache_bytes(s, o);
+    if (o->report != NULL)
+        plan_print(o->report, &where, s->model, caches);
+    return plan_check(&where, s->model, caches, o->paging, why);
 }
 
 int session_open(struct session *s, const struct session_opts *o, struct problems *why)
 {
     *s = (struct session){0};
-    int err = open_files(s, o, why);
-    if (err == 0 && o->report != NULL)
-        plan_print(o->report, s->model, cache_bytes(s, o));
+    int err = open_place(s, o, why);
     if (err == 0)
-        err = plan_check(s->model, cache_bytes(s, o), o->paging, why);
+        err = open_tokenizer(s, o, why);
+    if (err == 0)
+        err = check_plan(s, o, why);
     if (err == 0)
         err = load(s, o, why);
     if (err == 0)
@@ -184,6 +254,6 @@ void session_close(struct session *s)
     engine_close(s->engine);
     tokenizer_close(s->tokenizer);
     model_close(s->model);
-    device_close(s->dev);
+    close_device(s);
     *s = (struct session){0};
 }

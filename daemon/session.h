@@ -34,7 +34,9 @@ struct session_opts {
 };
 
 struct session {
-    struct device *dev;
+    struct device *dev;    /* of the engine */
+    struct device *speech; /* of Talker and Code2Wav: on a GPU a handle of its own, whose work goes
+                              first; else `dev` */
     struct model *model;
     struct tokenizer *tokenizer;
     struct engine *engine;

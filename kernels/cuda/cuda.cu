@@ -36,16 +36,19 @@ static void make_streams(struct cuda *c, const struct device_opts *o)
 /* Whether the GPU is there and lets this process in; a sentence if not. */
 static int enter(int ordinal, struct problems *why)
 {
-    int n = 0;
-    cudaError_t err = cudaGetDeviceCount(&n);
-    if (err == cudaErrorInsufficientDriver || err == cudaErrorNoDevice)
-        n = 0;
-    else if (err == cudaSuccess && ordinal < n)
-        err = cudaSetDevice(ordinal) == cudaSuccess ? cudaFree(NULL) : cudaGetLastError();
-    (void)cudaGetLastError(); /* no driver is an answer, not a fault */
-    if (ordinal < 0 || ordinal >= n)
-        return problem_add(why, -EINVAL, "device cuda:%d: found %d GPU%s that CUDA can use (%s)",
-                           ordinal, n, n == 1 ? "" : "s", cudaGetErrorString(err));
+    int n = 0, driver = 0;
+    cudaError_t err = cudaDriverGetVersion(&driver);
+    if (err != cudaSuccess || driver == 0)
+        return problem_add(why, -EINVAL, "device cuda:%d: found no NVIDIA driver", ordinal);
+    err = cudaGetDeviceCount(&n);
+    if (err == cudaErrorNoDevice || (err == cudaSuccess && ordinal >= n))
+        return problem_add(why, -EINVAL, "device cuda:%d: found %d GPU%s", ordinal, n,
+                           n == 1 ? "" : "s");
+    if (err == cudaSuccess)
+        err = cudaSetDevice(ordinal);
+    if (err == cudaSuccess)
+        err = cudaFree(NULL); /* makes the context */
+    (void)cudaGetLastError();
     return err == cudaSuccess
                ? 0
                : problem_add(why, -EINVAL, "device cuda:%d: cannot be used: %s (%s)", ordinal,
