@@ -156,6 +156,17 @@ int reply_next(struct reply *r, struct reply_piece *p, struct problems *why)
     return REPLY_END;
 }
 
+int reply_word(struct reply *r, struct reply_piece *p, struct problems *why)
+{
+    return r->words_done ? REPLY_END : next_word(r, p, why);
+}
+
+/* Frame f needs word f, or to know that there is none. */
+bool reply_speaks(const struct reply *r)
+{
+    return !r->speech_done && (r->words_done || r->stats.frames < r->stats.tokens);
+}
+
 void reply_end(struct reply *r)
 {
     free(r->pcm);

@@ -65,6 +65,13 @@ int reply_begin(struct reply *r, struct session *s, const struct reply_opts *o,
 /* REPLY_TEXT, REPLY_SOUND or REPLY_END; negative errno. */
 int reply_next(struct reply *r, struct reply_piece *p, struct problems *why);
 
+/* The next word although a frame could be made: for a caller who has no room for sound just now.
+ * REPLY_TEXT, or REPLY_END when the words are at their end. */
+int reply_word(struct reply *r, struct reply_piece *p, struct problems *why);
+
+/* Whether reply_next would make a frame (else a word, or nothing any more). */
+bool reply_speaks(const struct reply *r);
+
 /* Frees what reply_begin took. */
 void reply_end(struct reply *r);
 

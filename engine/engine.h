@@ -65,6 +65,10 @@ int engine_next(struct engine *e, int32_t *id, struct problems *why);
 /* As engine_next with the id given from outside (teacher forcing). */
 int engine_force(struct engine *e, int32_t id, struct problems *why);
 
+/* Behind engine_answer or a rewind into an answer: n tokens of it that are known already, in one
+ * pass instead of one by one. They must not be control tokens. */
+int engine_recall(struct engine *e, const int32_t *ids, int n, struct problems *why);
+
 /* Positions so far; engine_rewind forgets all from `length` on and may leave the answer (or the
  * question) half said: engine_next goes on from there, engine_turn closes it. -EINVAL beyond the
  * end or inside a sound. */
