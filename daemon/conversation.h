@@ -94,7 +94,8 @@ int conversation_work(struct conversation *c, struct problems *why);
  * that the model makes slower than it is spoken is not played before enough of it is there. */
 void conversation_cost(struct conversation *c, double seconds);
 
-/* Work: sleeps until there may be something to do (live); conversation_wake ends the sleep. */
+/* Work: sleeps until there may be something to do, or a second of periods has gone by (live);
+ * conversation_wake ends the sleep. */
 void conversation_wait(struct conversation *c);
 void conversation_wake(struct conversation *c);
 

@@ -11,7 +11,7 @@
 #include "base/util.h"
 #include "daemon/conversation_private.h"
 
-enum { MS = EAR_RATE / 1000, REACH_MORE = EAR_RATE };
+enum { MS = EAR_RATE / 1000, REACH_MORE = EAR_RATE, SIGN_PERIODS = 100 };
 
 static uint64_t power_of_two(uint64_t least)
 {
@@ -311,7 +311,8 @@ int conversation_period(struct conversation *c, const struct ear_frame *frame, u
     vad_now(f->vad, &now);
     step(c, (struct turn_event){.kind = TURN_TICK, .probability = now.probability});
     publish(c, frame, now.probability);
-    if (f->hearing || ring_read_avail(c->orders) > 0 || atomic_load(&c->making))
+    bool sign = f->periods++ % SIGN_PERIODS == 0; /* of life, for who watches the work side */
+    if (f->hearing || ring_read_avail(c->orders) > 0 || atomic_load(&c->making) || sign)
         conversation_wake(c);
     return f->flags;
 }

@@ -71,6 +71,7 @@ struct floor_side {
     struct vad *vad;
     struct judge judge;
     struct earcons earcons;
+    uint64_t periods;
     uint64_t start, at; /* samples: of the stream's start, heard so far */
 
     float *past;        /* [past_size] sound heard, sample n at n modulo past_size */
