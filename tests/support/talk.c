@@ -14,7 +14,7 @@
 #define MODEL SOURCE_DIR "/models/parley-mini"
 #define VAD   SOURCE_DIR "/models/vad/silero.bin"
 
-enum { RATE = 48000, PERIOD = RATE / 100 };
+enum { RATE = 48000, PERIOD = RATE / 100, LOG_MAX = 8 << 20 };
 
 bool talk_model(struct session *s, int context)
 {
@@ -38,7 +38,9 @@ bool talk_model(struct session *s, int context)
 static void take_line(void *ctx, const char *line, size_t n)
 {
     struct talk *t = ctx;
-    if (grow_array(&t->log, &t->log_cap, t->log_len + n + 1, 1) < 0)
+    if (t->log == NULL) /* in one place: tests hold on to what they have found in it */
+        t->log = malloc(LOG_MAX);
+    if (t->log == NULL || t->log_len + n + 1 > LOG_MAX)
         abort();
     memcpy(t->log + t->log_len, line, n + 1);
     t->log_len += n;

@@ -22,7 +22,7 @@ struct talk {
     float *out;              /* everything that was played, at 48 kHz */
     size_t n_out, out_cap;
     char *log;
-    size_t log_len, log_cap;
+    size_t log_len;
 };
 
 /* The model and what the tests need besides; false: it is not here (the reason is printed). */
