@@ -1,18 +1,11 @@
 /*
- * kernels/cuda/cuda.cu - the CUDA backend's table; a handle on a GPU.
+ * kernels/cuda/cuda.cu - a handle on a GPU: what there is, opening, closing.
  */
 #include "kernels/cuda/cuda.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
-
-static const struct ops cuda_ops = {
-    .alloc = cuda_alloc,
-    .release = cuda_release,
-    .put = cuda_put,
-    .get = cuda_get,
-};
 
 int cuda_count(void)
 {
@@ -88,6 +81,7 @@ void cuda_close(struct device *d)
     cuda_wait(c, c->stream);
     CUDA_MUST(cudaStreamDestroy(c->stream));
     CUDA_MUST(cudaStreamDestroy(c->side));
+    cuda_prepared_close(c);
     CUDA_MUST(cudaFree(c->counters));
     CUDA_MUST(cudaFree(c->scratch));
     for (int i = 0; i < c->n_retired; i++)

@@ -18,6 +18,7 @@
 #include <cuda_runtime.h>
 
 extern "C" {
+#include "kernels/compose.h"
 #include "kernels/cuda/backend.h"
 }
 
@@ -127,11 +128,84 @@ static __device__ __forceinline__ void dependents_start(void)
 }
 #endif
 
-/* The ops of the table, by file. */
+/* The table (ops.cu) and its ops, by file. Shapes and meaning: kernels/ops.h. */
+extern const struct ops cuda_ops;
+
+/* memory.cu */
 void *cuda_alloc(struct device *d, size_t bytes);
 void cuda_release(struct device *d, void *p);
 void cuda_put(struct device *d, void *dst, const void *host, size_t bytes);
 void cuda_get(struct device *d, void *host, const void *src, size_t bytes);
+
+/* prepare.cu: what was made of weights, until their memory is released through this handle. */
+void cuda_remember(struct cuda *c, void *at, size_t bytes);
+void cuda_forget(struct cuda *c, void *at);
+void cuda_prepared_close(struct cuda *c);
+
+/* element.cu */
 void cuda_copy(struct device *d, void *dst, const void *src, size_t bytes);
+void cuda_embed(struct device *d, float *y, const struct weight *table, const int32_t *ids, int n,
+                int add);
+void cuda_embed_sum(struct device *d, float *y, const struct weight *const *tables,
+                    const int32_t *ids, int count);
+void cuda_rms_norm(struct device *d, float *y, const float *x, int n, int dim, const float *w,
+                   float eps);
+void cuda_layer_norm(struct device *d, float *y, const float *x, int n, int dim, const float *w,
+                     const float *b, float eps);
+void cuda_norm_rope(struct device *d, float *x, int n, int heads, int dim, const float *norm,
+                    float eps, const float *inv_freq, const int32_t *pos);
+void cuda_kv_store(struct device *d, const struct kv *kv, const float *k, const float *v, int n,
+                   const int32_t *pos);
+void cuda_silu_mul(struct device *d, float *gate, const float *up, size_t count);
+void cuda_add(struct device *d, float *y, const float *x, size_t count);
+void cuda_scale_add(struct device *d, float *y, const float *x, int n, int dim, const float *scale);
+void cuda_gate_add(struct device *d, float *y, const float *x, int n, int dim, const float *gate);
+void cuda_transpose(struct device *d, float *y, const float *x, int batch, int rows, int cols);
+void cuda_snake(struct device *d, float *y, const float *x, int t, int channels, const float *alpha,
+                const float *inv_beta);
+void cuda_conv1d_depthwise(struct device *d, float *y, const float *x, int t, int channels,
+                           const float *w, const float *bias, int kernel);
+void cuda_advance(struct device *d, int32_t *pos, int n);
+
+/* gemv.cu */
+void cuda_linear(struct device *d, float *y, const float *x, int n, const struct weight *w,
+                 const float *bias, unsigned flags);
+void cuda_linear_add(struct device *d, float *y, float *room, const float *x, int n,
+                     const struct weight *w, const float *scale);
+void cuda_norm_linear(struct device *d, float *const *y, float *a, const float *x, int n,
+                      const struct norm *norm, const struct weight *const *w, int count);
+void cuda_norm_swiglu(struct device *d, float *y, float *room, float *a, const float *x, int n,
+                      const struct norm *norm, const struct weight *gate, const struct weight *up);
+
+/* moe.cu */
+void cuda_route(struct device *d, int32_t *ids, float *weights, const float *logits, int n,
+                int experts, int k, int renorm);
+void cuda_experts(struct device *d, float *y, const float *x, int n, const struct expert *e,
+                  int experts, const int32_t *ids, const float *weights, int k);
+void cuda_mixture(struct device *d, float *x, int n, const struct norm *norm, const struct moe *m);
+
+/* attend.cu */
+void cuda_attend(struct device *d, float *y, const float *q, int n, const struct kv *kv,
+                 const struct attention *a, const int32_t *pos);
+void cuda_rope_attend(struct device *d, float *y, float *q, float *k, const float *v, int n,
+                      const struct kv *kv, const struct attention *a, const struct rope *r,
+                      const int32_t *pos);
+
+/* conv.cu */
+void cuda_conv1d(struct device *d, float *y, const float *x, int t, const struct weight *w,
+                 const float *bias, int kernel, int dilation, unsigned flags);
+void cuda_conv1d_up(struct device *d, float *y, const float *x, int t, const struct weight *w,
+                    const float *bias, int stride, int kernel);
+void cuda_conv2d(struct device *d, float *y, const float *x, int n, int h, int w,
+                 const struct weight *weight, const float *bias);
+
+/* sample.cu */
+void cuda_sample(struct device *d, int32_t *id, const float *logits, int count,
+                 const struct sampling *s, uint32_t *seen, uint64_t *draw);
+
+/* step.cu */
+int cuda_step_begin(struct device *d, struct step **step);
+void cuda_step_end(struct device *d, struct step **step);
+void cuda_step_drop(struct device *d, struct step *step);
 
 #endif

@@ -96,6 +96,7 @@ void *cuda_alloc(struct device *d, size_t bytes)
     CUDA_MUST(err);
     CUDA_MUST(cudaMemsetAsync(p, 0, bytes, c->stream));
     cuda_wait(c, c->stream);
+    cuda_remember(c, p, bytes);
     return p;
 }
 
@@ -106,6 +107,7 @@ void cuda_release(struct device *d, void *p)
         return;
     CUDA_MUST(cudaSetDevice(c->ordinal));
     cuda_wait(c, c->stream);
+    cuda_forget(c, p);
     CUDA_MUST(cudaFree(p));
 }
 

@@ -1,0 +1,42 @@
+/*
+ * kernels/cuda/ops.cu - the table of the CUDA backend.
+ */
+#include "kernels/cuda/cuda.h"
+
+extern const struct ops cuda_ops = {
+    .alloc = cuda_alloc,
+    .release = cuda_release,
+    .put = cuda_put,
+    .get = cuda_get,
+    .copy = cuda_copy,
+    .embed = cuda_embed,
+    .linear = cuda_linear,
+    .rms_norm = cuda_rms_norm,
+    .layer_norm = cuda_layer_norm,
+    .norm_rope = cuda_norm_rope,
+    .kv_store = cuda_kv_store,
+    .attend = cuda_attend,
+    .silu_mul = cuda_silu_mul,
+    .add = cuda_add,
+    .scale_add = cuda_scale_add,
+    .gate_add = cuda_gate_add,
+    .transpose = cuda_transpose,
+    .route = cuda_route,
+    .experts = cuda_experts,
+    .conv2d = cuda_conv2d,
+    .conv1d = cuda_conv1d,
+    .conv1d_depthwise = cuda_conv1d_depthwise,
+    .conv1d_up = cuda_conv1d_up,
+    .snake = cuda_snake,
+    .sample = cuda_sample,
+    .norm_linear = cuda_norm_linear,
+    .rope_attend = cuda_rope_attend,
+    .linear_add = cuda_linear_add,
+    .norm_swiglu = cuda_norm_swiglu,
+    .mixture = cuda_mixture,
+    .embed_sum = cuda_embed_sum,
+    .advance = cuda_advance,
+    .step_begin = cuda_step_begin,
+    .step_end = cuda_step_end,
+    .step_drop = cuda_step_drop,
+};
