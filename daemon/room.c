@@ -1,0 +1,370 @@
+/*
+ * daemon/room.c - the simulated room: mixes what the microphone hears, period by period.
+ *
+ * Two time lines: the microphone's samples (`now`) and the device's (`pulled`). Device sample d
+ * sounds at the microphone's time t with d = t * (1 + drift) - play_delay; `truth` and `heard` are
+ * such positions, the second one as the joiner of both clocks believes it to be.
+ */
+#include "daemon/room.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/util.h"
+#include "daemon/acoustics.h"
+#include "daemon/sound_file.h"
+
+/* Level of the loudspeaker's signal at which the echo is as loud as `echo_db` says. */
+#define SPEAKER_DB   -20.0
+#define VOICE_TAIL   -3.0 /* dB: reverberation of a person who stands off */
+#define SPEAKER_TAIL -9.0 /* ... of the loudspeaker beside the microphone */
+
+enum { LINE = 1 << 16, SEED_ECHO = 77 }; /* device samples that are kept: more than a second */
+
+struct playing {
+    float *pcm; /* [n] at the microphone */
+    size_t n;
+    double from_ms, to_ms; /* what is heard of it */
+    uint64_t start, end;   /* sounds from .. to; 0 = not yet */
+};
+
+struct meter {
+    double sum;
+    uint64_t blocks;
+};
+
+struct room {
+    const struct scenario *s;
+    struct playing *sounds;
+    struct noise *noises;
+    struct taps echo;
+    float echo_gain;
+    float *history; /* [echo.last + ROOM_PERIOD] the loudspeaker, newest last */
+    float *line;    /* [LINE] the device's samples by position */
+    uint64_t now;   /* microphone samples so far */
+    uint64_t pulled;
+    double heard, rate;
+    bool speaker_lost, mic_lost, mic_closed;
+    uint64_t underrun_to, overflow_to, no_number_to;
+    struct meter voice, echoes;
+};
+
+static uint64_t samples(int ms)
+{
+    return (uint64_t)ms * (ROOM_RATE / 1000);
+}
+
+/* The recording as it arrives at the microphone: through its path, at its level. */
+static int hear(struct playing *p, const struct scenario *s, size_t index, const float *pcm,
+                size_t n)
+{
+    const struct scenario_sound *sound = &s->sounds[index];
+    struct taps path;
+    int err = taps_make(&path, ROOM_RATE, 0, sound->rt60_ms, VOICE_TAIL,
+                        (uint64_t)s->room.seed * 1000 + index);
+    if (err < 0)
+        return err;
+    p->n = n + (size_t)path.last;
+    p->pcm = malloc(p->n * sizeof(*p->pcm));
+    if (p->pcm != NULL) {
+        taps_apply(&path, pcm, n, p->pcm);
+        double level = active_level(p->pcm, p->n, ROOM_RATE);
+        float gain = (float)amplitude(s->room.voice_db + sound->level_db - level);
+        for (size_t i = 0; i < p->n; i++)
+            p->pcm[i] *= gain;
+    }
+    taps_free(&path);
+    return p->pcm ? 0 : -ENOMEM;
+}
+
+static void find_span(struct playing *p, const float *pcm, size_t n)
+{
+    float peak = 0;
+    size_t first = 0, last = n - 1;
+    for (size_t i = 0; i < n; i++)
+        peak = fmaxf(peak, fabsf(pcm[i]));
+    while (first < last && fabsf(pcm[first]) < peak / 100)
+        first++;
+    while (last > first && fabsf(pcm[last]) < peak / 100)
+        last--;
+    p->from_ms = (double)first * 1000 / ROOM_RATE;
+    p->to_ms = (double)(last + 1) * 1000 / ROOM_RATE;
+}
+
+static int load_sound(struct room *r, size_t index, struct problems *why)
+{
+    float *pcm = NULL;
+    size_t n = 0;
+    int err = sound_file_read_at(&pcm, &n, r->s->sounds[index].file, ROOM_RATE, why);
+    if (err < 0)
+        return err;
+    find_span(&r->sounds[index], pcm, n);
+    err = hear(&r->sounds[index], r->s, index, pcm, n);
+    free(pcm);
+    return err;
+}
+
+static int open_echo(struct room *r, struct problems *why)
+{
+    const struct scenario_room *o = &r->s->room;
+    int delay = (int)samples(o->delay_ms);
+    int err = o->impulse ? taps_read(&r->echo, ROOM_RATE, delay, o->impulse, why)
+                         : taps_make(&r->echo, ROOM_RATE, delay, o->rt60_ms, SPEAKER_TAIL,
+                                     (uint64_t)o->seed * 1000 + SEED_ECHO + (1u << 31));
+    if (err < 0)
+        return err;
+    r->echo_gain = (float)amplitude(o->voice_db + o->echo_db - SPEAKER_DB);
+    r->history = calloc((size_t)r->echo.last + ROOM_PERIOD, sizeof(float));
+    return r->history ? 0 : -ENOMEM;
+}
+
+static int open_all(struct room *r, struct problems *why)
+{
+    const struct scenario *s = r->s;
+    r->sounds = calloc(s->n_sounds + 1, sizeof(*r->sounds));
+    r->noises = calloc(s->n_noises + 1, sizeof(*r->noises));
+    r->line = calloc(LINE, sizeof(*r->line));
+    if (r->sounds == NULL || r->noises == NULL || r->line == NULL)
+        return -ENOMEM;
+    for (size_t i = 0; i < s->n_noises; i++)
+        noise_init(&r->noises[i], s->noises[i].kind, s->noises[i].level_db, ROOM_RATE,
+                   (uint64_t)s->room.seed * 1000 + 500 + i);
+    int err = open_echo(r, why);
+    for (size_t i = 0; err == 0 && i < s->n_sounds; i++)
+        err = load_sound(r, i, why);
+    return err;
+}
+
+int room_open(struct room **ret, const struct scenario *s, struct problems *why)
+{
+    struct room *r = calloc(1, sizeof(*r));
+    if (r == NULL)
+        return -ENOMEM;
+    r->s = s;
+    r->rate = 1;
+    r->heard = -(double)samples(s->room.play_delay_ms);
+    int err = open_all(r, why);
+    if (err < 0)
+        room_close(r);
+    else
+        *ret = r;
+    return err;
+}
+
+void room_close(struct room *r)
+{
+    if (r == NULL)
+        return;
+    for (size_t i = 0; r->sounds != NULL && i < r->s->n_sounds; i++)
+        free(r->sounds[i].pcm);
+    taps_free(&r->echo);
+    free(r->sounds);
+    free(r->noises);
+    free(r->history);
+    free(r->line);
+    free(r);
+}
+
+/* -- Recordings and noises -------------------------------------------------------------------- */
+
+void room_sound(struct room *r, size_t index)
+{
+    struct playing *p = &r->sounds[index];
+    int repeat_ms = r->s->sounds[index].repeat_ms;
+    p->start = r->now;
+    p->end = r->now + (repeat_ms ? samples(repeat_ms) : p->n);
+}
+
+void room_sound_span(const struct room *r, size_t index, double *from_ms, double *to_ms)
+{
+    *from_ms = r->sounds[index].from_ms;
+    *to_ms = r->sounds[index].to_ms;
+    if (r->s->sounds[index].repeat_ms)
+        *to_ms = r->s->sounds[index].repeat_ms;
+}
+
+static void mix_sound(const struct room *r, const struct playing *p, float *pcm)
+{
+    for (int i = 0; i < ROOM_PERIOD && r->now + (uint64_t)i < p->end; i++)
+        pcm[i] += p->pcm[(r->now + (uint64_t)i - p->start) % p->n];
+}
+
+static void mix_user(struct room *r, float *pcm)
+{
+    memset(pcm, 0, ROOM_PERIOD * sizeof(*pcm));
+    for (size_t i = 0; i < r->s->n_sounds; i++)
+        mix_sound(r, &r->sounds[i], pcm);
+    for (size_t i = 0; i < r->s->n_noises; i++) {
+        const struct scenario_noise *z = &r->s->noises[i];
+        if (r->now >= samples(z->from_ms) && r->now < samples(z->to_ms))
+            noise_add(&r->noises[i], pcm, ROOM_PERIOD);
+    }
+}
+
+/* -- The loudspeaker -------------------------------------------------------------------------- */
+
+/* The device's position that sounds at the microphone's time `t`. */
+static double truth(const struct room *r, uint64_t t)
+{
+    const struct scenario_room *o = &r->s->room;
+    return (double)t + (double)t * (o->drift_ppm * 1e-6) - (double)samples(o->play_delay_ms);
+}
+
+static bool wants(const struct room *r)
+{
+    double need = truth(r, r->now + ROOM_PERIOD) + (double)samples(r->s->room.play_delay_ms);
+    return (double)r->pulled < need;
+}
+
+void room_play(struct room *r, const float pcm[ROOM_PERIOD])
+{
+    for (int i = 0; i < ROOM_PERIOD; i++)
+        r->line[(r->pulled + (uint64_t)i) % LINE] = pcm[i];
+    r->pulled += ROOM_PERIOD;
+}
+
+bool room_hungry(struct room *r)
+{
+    static const float silence[ROOM_PERIOD];
+    if (!r->speaker_lost && r->now >= r->underrun_to)
+        return wants(r);
+    while (wants(r))
+        room_play(r, silence);
+    return false;
+}
+
+uint64_t room_play_delay(const struct room *r)
+{
+    return (uint64_t)((double)r->pulled - truth(r, r->now));
+}
+
+/* The device's sample at a position between two of them (Catmull and Rom's cubic). */
+static float line_at(const struct room *r, double position)
+{
+    if (position < 1)
+        return 0;
+    uint64_t at = (uint64_t)position;
+    float x = (float)(position - (double)at);
+    float a = r->line[(at - 1) % LINE], b = r->line[at % LINE];
+    if (x == 0)
+        return b;
+    float c = r->line[(at + 1) % LINE], d = r->line[(at + 2) % LINE];
+    float p = 0.5f * (c - a), q = a - 2.5f * b + 2 * c - 0.5f * d;
+    return b + x * (p + x * (q + x * (0.5f * (d - a) + 1.5f * (b - c))));
+}
+
+/* Follows the true position by a loop of second order, about two seconds slow. */
+static void listen_far(struct room *r, float *far)
+{
+    for (int i = 0; i < ROOM_PERIOD; i++)
+        far[i] = line_at(r, r->heard + i * r->rate);
+    r->heard += ROOM_PERIOD * r->rate;
+    double behind = truth(r, r->now + ROOM_PERIOD) - r->heard;
+    r->rate += behind * 5e-8;
+    r->heard += behind * 0.01;
+}
+
+/* A loudspeaker that cannot go beyond `limit`. */
+static float saturate(float x, float limit)
+{
+    return limit > 0 ? x / sqrtf(1 + x / limit * (x / limit)) : x;
+}
+
+static void mix_echo(struct room *r, const float *speaker, float *pcm)
+{
+    size_t last = (size_t)r->echo.last;
+    float limit = (float)r->s->room.saturation;
+    memmove(r->history, r->history + ROOM_PERIOD, last * sizeof(float));
+    for (int i = 0; i < ROOM_PERIOD; i++)
+        r->history[last + (size_t)i] = r->echo_gain * saturate(speaker[i], limit);
+    memset(pcm, 0, ROOM_PERIOD * sizeof(*pcm));
+    for (size_t k = 0; k < r->echo.n; k++) {
+        const float *from = r->history + last - (size_t)r->echo.lag[k];
+        float gain = r->echo.gain[k];
+        for (int i = 0; i < ROOM_PERIOD; i++)
+            pcm[i] += gain * from[i];
+    }
+}
+
+/* -- The microphone --------------------------------------------------------------------------- */
+
+static void measure(struct meter *m, const float *pcm)
+{
+    double sum = 0;
+    for (int i = 0; i < ROOM_PERIOD; i++)
+        sum += (double)pcm[i] * (double)pcm[i];
+    if (sum < ROOM_PERIOD * 1e-5) /* -50 dBFS */
+        return;
+    m->sum += sum / ROOM_PERIOD;
+    m->blocks++;
+}
+
+static double level(const struct meter *m)
+{
+    return m->blocks ? 10 * log10(m->sum / (double)m->blocks) : -120;
+}
+
+void room_levels(const struct room *r, struct room_levels *l)
+{
+    *l = (struct room_levels){level(&r->voice), level(&r->echoes)};
+}
+
+/* What the converter makes of it, and what is broken about it. */
+static void capture(const struct room *r, const float *user, float *mic)
+{
+    static const float junk[] = {NAN, INFINITY, -INFINITY, 1e30f, 0.0f};
+    bool silent = r->mic_lost || r->mic_closed || r->now < r->overflow_to;
+    for (int i = 0; i < ROOM_PERIOD; i++) {
+        float x = mic[i] + user[i];
+        mic[i] = silent ? 0 : x > 1 ? 1 : x < -1 ? -1 : x;
+        if (r->now < r->no_number_to)
+            mic[i] = junk[(size_t)i % ARRAY_LEN(junk)];
+    }
+}
+
+void room_period(struct room *r, struct room_period *p)
+{
+    for (int i = 0; i < ROOM_PERIOD; i++)
+        p->speaker[i] = line_at(r, truth(r, r->now + (uint64_t)i));
+    listen_far(r, p->far);
+    mix_user(r, p->user);
+    mix_echo(r, p->speaker, p->mic);
+    measure(&r->voice, p->user);
+    measure(&r->echoes, p->mic);
+    capture(r, p->user, p->mic);
+    r->now += ROOM_PERIOD;
+}
+
+void room_speaker_lost(struct room *r, bool lost)
+{
+    r->speaker_lost = lost;
+    if (lost)
+        memset(r->line, 0, LINE * sizeof(*r->line));
+}
+
+void room_mic_lost(struct room *r, bool lost)
+{
+    r->mic_lost = lost;
+}
+
+void room_mic_closed(struct room *r, bool closed)
+{
+    r->mic_closed = closed;
+}
+
+void room_underrun(struct room *r, int ms)
+{
+    r->underrun_to = r->now + samples(ms);
+}
+
+void room_overflow(struct room *r, int ms)
+{
+    r->overflow_to = r->now + samples(ms);
+}
+
+void room_no_number(struct room *r, int ms)
+{
+    r->no_number_to = r->now + samples(ms);
+}
