@@ -255,15 +255,15 @@ static float line_at(const struct room *r, double position)
     return b + x * (p + x * (q + x * (0.5f * (d - a) + 1.5f * (b - c))));
 }
 
-/* Follows the true position by a loop of second order, about two seconds slow. */
+/* Follows the true position by a loop of second order, about a second slow. */
 static void listen_far(struct room *r, float *far)
 {
     for (int i = 0; i < ROOM_PERIOD; i++)
         far[i] = line_at(r, r->heard + i * r->rate);
     r->heard += ROOM_PERIOD * r->rate;
     double behind = truth(r, r->now + ROOM_PERIOD) - r->heard;
-    r->rate += behind * 5e-8;
-    r->heard += behind * 0.01;
+    r->rate += behind * 2e-7;
+    r->heard += behind * 0.02;
 }
 
 /* A loudspeaker that cannot go beyond `limit`. */

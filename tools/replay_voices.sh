@@ -1,6 +1,6 @@
 #!/bin/bash
-# tools/replay_voices.sh - makes the recordings of tests/replay/voices: synthetic voices by flite and
-# espeak-ng, coughs and knocks by tools/replay_sounds.py; all 16 kHz mono FLAC.
+# tools/replay_voices.sh - makes the recordings of tests/replay/voices: synthetic voices by flite
+# and espeak-ng, coughs and knocks by tools/replay_sounds.py; all 16 kHz mono FLAC.
 #
 #   tools/replay_voices.sh [FOLDER]      needs flite, espeak-ng, sox (Debian packages), python3
 #
@@ -80,13 +80,19 @@ yeah|slt|Yeah.
 okay|slt|Okay.
 right|rms|Right.
 mhm-3|espeak:en-us+f3|[[%m'hm]]
-television|awb|And now the weather for the rest of the week. In the north it stays cool and windy, with some rain in the evening. Farmers in the valley hope for more of it. The river is lower than it was last year, and the old mill has stopped. Later tonight we show a film about two brothers who build a boat and sail around the island. Stay with us.
 LIST
 
+news="And now the weather for the rest of the week. In the north it stays cool and windy, with
+some rain in the evening. Farmers in the valley hope for more of it. The river is lower than it was
+last year, and the old mill has stopped. Later tonight we show a film about two brothers who build a
+boat and sail around the island. Stay with us."
+speak television awb "$news"
+
 # Several voices at once, as in a full room.
+crowd="The people in this room are all talking at the same time, about their work, their children,
+the food and the long way home, and nobody listens to anybody."
 for voice in slt rms kal16 awb; do
-    flite -voice $voice -t "The people in this room are all talking at the same time, about their work, \
-their children, the food and the long way home, and nobody listens to anybody." -o "$work/$voice.wav"
+    flite -voice $voice -t "$crowd" -o "$work/$voice.wav"
     sox -D "$work/$voice.wav" -r 16000 -c 1 "$work/b-$voice.wav" gain -n -6
 done
 sox -D -m "$work/b-slt.wav" "$work/b-rms.wav" "$work/b-kal16.wav" "$work/b-awb.wav" -b 16 \
