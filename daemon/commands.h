@@ -14,6 +14,7 @@ int cmd_inspect(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
 int cmd_quantize(int argc, char **argv);
 int cmd_ctl(int argc, char **argv);
+int cmd_model(int argc, char **argv);
 
 /* Prints the sentences to stderr as "parley: ...", frees them, and turns the error into an exit
  * code: 2 when the input was at fault, 1 otherwise. */

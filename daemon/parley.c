@@ -18,6 +18,7 @@ static const struct command {
     {"inspect", cmd_inspect, "say what a checkpoint holds, needs, and what is wrong with it"},
     {"bench", cmd_bench, "measure load, first token, first sound, speeds"},
     {"quantize", cmd_quantize, "write a checkpoint again with 8-bit weights"},
+    {"model", cmd_model, "add, list, use, verify the models of the service"},
     {"ctl", cmd_ctl, "speak to the service parleyd: status, mute, say, ask ..."},
 };
 
