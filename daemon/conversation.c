@@ -7,7 +7,7 @@
 
 #include "daemon/conversation_private.h"
 
-enum { ORDERS = 256, REPORTS = 2048, SOUND_MOST_S = 120 };
+enum { ORDERS = 256, REPORTS = 1024, SOUND_MOST_S = 120 };
 
 /* So much sound may wait for the work side. */
 static size_t sound_capacity(const struct conversation *c)
@@ -95,6 +95,7 @@ void conversation_now(const struct conversation *c, struct conversation_now *now
         .replies = atomic_load(&c->replies),
         .interrupted = atomic_load(&c->interrupted),
         .resumed = atomic_load(&c->resumed),
+        .failed = atomic_load(&c->failed),
         .answer_ms = atomic_load(&c->answer_ms),
         .stop_ms = atomic_load(&c->stop_ms),
         .context_used = atomic_load(&c->context_used),

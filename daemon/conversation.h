@@ -22,7 +22,7 @@
  *
  * The log: a line for each step of turn taking (event_log.h), and
  *   word    {answer, text | bytes}        a piece of the answer, as the Thinker says it
- *   said    {answer, tokens, sound_ms, stop}   the answer is complete; why it ended
+ *   said    {answer, tokens, sound_ms, stop, text?}   the answer is complete; why it ended
  *   memory  {turn, answer, heard_ms, tokens, of, text?}   what is kept of an answer that is over
  *   forgot  {turns, left, context}        turns that had to go; positions in use now
  *   failed  {turn, why}
@@ -105,7 +105,7 @@ struct conversation_now {
     uint64_t at;      /* samples */
     float speech;     /* probability */
     float level, far; /* dBFS */
-    uint32_t turns, replies, interrupted, resumed;
+    uint32_t turns, replies, interrupted, resumed, failed;
     int answer_ms; /* from the end of the last turn's speech to its answer's first sound, -1 */
     int stop_ms;   /* from the onset of the last interruption to silence, -1 */
     int context_used, context;

@@ -153,6 +153,8 @@ static void note(struct conversation *c, const struct turn_actions *a)
         atomic_fetch_add(&c->replies, 1);
         atomic_store(&c->answer_ms, (int)((f->at - f->turn.silent_at) / MS) + delay_ms(c));
     }
+    if (a->set & TURN_DO_EARCON && a->earcon == TURN_EARCON_FAILED)
+        atomic_fetch_add(&c->failed, 1);
     if (a->set & TURN_DO_RESUME)
         atomic_fetch_add(&c->resumed, 1);
     if (a->set & TURN_DO_HOLD && f->turn.doubt)
@@ -171,6 +173,7 @@ static void step(struct conversation *c, struct turn_event e)
 {
     struct turn_actions a;
     uint64_t heard = 0;
+    bool answering = c->floor.turn.answering;
     e.at = c->floor.at;
     if (c->floor.turn.played) /* known before anything is dropped */
         heard = player_heard(c->player, player_tag(c->floor.turn.answer), c->floor.delay);
@@ -178,6 +181,8 @@ static void step(struct conversation *c, struct turn_event e)
         return;
     log_turn(c, &e, &a);
     obey_player(c, &a);
+    if (answering && !c->floor.turn.answering && !(a.set & TURN_DO_DROP))
+        send(c, ORDER_CLOSE, &a, 0); /* it is over by itself */
     obey_work(c, &a, heard);
     note(c, &a);
 }

@@ -58,7 +58,8 @@ static void log_said(struct conversation *c, const struct report *r)
     event_line_int(l, "answer", r->answer);
     event_line_int(l, "tokens", r->a);
     event_line_int(l, "sound_ms", speech_ms(r->b));
-    event_line_text(l, "stop", r->text);
+    event_line_text(l, "stop", r->stop);
+    put_text(c, l, r->text);
 }
 
 static void log_memory(struct conversation *c, const struct report *r)

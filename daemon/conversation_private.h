@@ -25,7 +25,7 @@ enum {
     SPEECH_RATE = 24000, /* of replies */
     FRAME_MOST = 1920,   /* samples of speech in one frame */
     EVENTS_MOST = 64,    /* told by the owner in one period */
-    REPORT_TEXT = 440,
+    REPORT_TEXT = 1000,
 };
 
 /* -- What crosses ----------------------------------------------------------------------------- */
@@ -35,6 +35,7 @@ enum order_kind {
     ORDER_HEAR_END,  /* of the turn; begin an answer */
     ORDER_ROLL_BACK, /* there was no end and no answer */
     ORDER_TRUNCATE,  /* of the answer `heard` samples were heard */
+    ORDER_CLOSE,     /* the answer was heard to its end, or was empty */
     ORDER_FORGET,    /* there was no turn */
     ORDER_COMPACT,   /* the oldest turns go */
 };
@@ -52,7 +53,7 @@ enum report_kind {
     REPORT_FAILED, /* text: why */
     REPORT_FULL,   /* the context */
     REPORT_WORD,   /* text */
-    REPORT_SAID,   /* text: the reason of the end; a: tokens, b: samples */
+    REPORT_SAID,   /* text: all of it; stop: why it ended; a: tokens, b: samples */
     REPORT_MEMORY, /* text: kept; a: tokens, b: of, c: samples heard */
     REPORT_FORGOT, /* a: turns, b: left, c: positions */
 };
@@ -61,6 +62,7 @@ struct report {
     enum report_kind kind;
     uint32_t turn, answer;
     int64_t a, b, c;
+    const char *stop; /* of constant memory */
     char text[REPORT_TEXT];
 };
 
@@ -175,7 +177,7 @@ struct conversation {
     _Atomic int state, context_used, context, answer_ms, stop_ms;
     _Atomic uint64_t at;
     _Atomic float speech, level, far, rate;
-    _Atomic uint32_t turns, replies, interrupted, resumed;
+    _Atomic uint32_t turns, replies, interrupted, resumed, failed;
 };
 
 /* The player's name for an answer: never 0, in the same order. */

@@ -100,7 +100,7 @@ static int take_back(struct conversation *c)
 static int order_hear(struct conversation *c, const struct order *o)
 {
     struct work_side *w = &c->work;
-    int err = w->phase == ANSWERED && w->wanted ? memory_close_turn(c, 0, true) : take_back(c);
+    int err = take_back(c); /* of a turn that was not closed */
     if (err < 0)
         return err;
     w->wanted = true;
@@ -108,6 +108,12 @@ static int order_hear(struct conversation *c, const struct order *o)
     w->n = 0;
     w->ended = w->answering = w->cut = w->stuck = false;
     return 0;
+}
+
+static int order_close(struct conversation *c)
+{
+    struct work_side *w = &c->work;
+    return w->wanted && w->phase == ANSWERED ? memory_close_turn(c, 0, true) : 0;
 }
 
 static int order_roll_back(struct conversation *c)
@@ -141,13 +147,8 @@ static int order_truncate(struct conversation *c, uint64_t heard)
 static int order_compact(struct conversation *c)
 {
     struct work_side *w = &c->work;
-    int err = 0;
-    if (w->wanted && w->phase == ANSWERED && !w->stuck)
-        err = memory_close_turn(c, 0, true);
-    else
-        err = take_back(c);
+    int err = take_back(c);
     w->stuck = false;
-    w->announced = false;
     return err < 0 ? err : memory_compact(c);
 }
 
@@ -168,6 +169,8 @@ static int obey(struct conversation *c, const struct order *o)
         return order_roll_back(c);
     case ORDER_TRUNCATE:
         return order_truncate(c, o->heard);
+    case ORDER_CLOSE:
+        return order_close(c);
     case ORDER_FORGET:
         w->wanted = w->stuck = false;
         return take_back(c);
@@ -306,11 +309,14 @@ static void finish_reply(struct conversation *c)
 {
     struct work_side *w = &c->work;
     const struct reply_stats *st = &w->reply.stats;
-    struct report r = {.kind = REPORT_SAID, .a = st->tokens, .b = (int64_t)st->samples};
+    struct report r = {.kind = REPORT_SAID,
+                       .a = st->tokens,
+                       .b = (int64_t)st->samples,
+                       .stop = st->stop};
     heard_text_end(&w->heard);
     heard_sound_end(&w->heard);
     player_end(c->player, player_tag(w->answer));
-    snprintf(r.text, sizeof(r.text), "%s", st->stop);
+    snprintf(r.text, sizeof(r.text), "%s", w->heard.len > 0 ? w->heard.text : "");
     if (st->samples == 0)
         report(c, REPORT_EMPTY);
     else if (!w->announced)
