@@ -41,6 +41,7 @@ BAD = [
     ("mutable-state", "model/a.c", TOP + "static struct {\n    int x;\n} pair = {1};\n"),
     ("mutable-state", "model/a.c", TOP + "static int (*hook)(int) = 0;\n"),
     ("mutable-state", "model/a.c", TOP + BODY % "static int calls;"),
+    ("mutable-state", "kernels/a.cu", TOP + "template <int N> static int made[N];\n"),
     ("mutable-state", "model/a.c", TOP + "static volatile sig_atomic_t stop;\n"),
     ("opening-comment", "model/a.c", '#include "model/model.h"\n/* late */\n'),
     ("opening-comment", "model/a.h", "#ifndef A\n#define A\n#endif\n"),
@@ -59,6 +60,7 @@ BAD = [
 
 # Code that looks like a breach and is none.
 GOOD = {
+    "kernels/a.cu": TOP + "template <int N, bool B> struct room {\n    int a[N];\n};\n",
     "model/a.c": TOP + """#include "model/model.h"
 
 #include <jansson.h>

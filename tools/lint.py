@@ -215,6 +215,7 @@ def is_variable(text):
     """A declaration that makes an object: no type alone, no function, no typedef."""
     if re.match(r"(typedef|return|_Static_assert|case|default|goto|else)\b", text):
         return False
+    text = re.sub(r"^template\s*<[^<>]*>\s*", "", text)
     head = re.sub(r"__attribute__\s*\(\(.*?\)\)", "", text.split("=")[0])
     if re.match(r"(static |extern |const )*(struct|union|enum)(\s+\w+)?\s*@?\s*$", head):
         return False
