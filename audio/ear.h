@@ -3,8 +3,8 @@
  *
  * 10 ms of microphone and the 10 ms that the DAC really got at the same time go in; out come 10 ms
  * at 16 kHz, once with echo (and, if wanted, noise) removed and once raw, with the measures from
- * which the barge-in judge tells a person from our own echo. webrtc-audio-processing does the echo
- * cancelling (audio/apm.cc), libsoxr the rates.
+ * which the barge-in judge tells a person from our own echo. An adaptive filter of our own predicts
+ * the echo (audio/echo.c), webrtc-audio-processing takes away what is left of it (audio/apm.cc).
  *
  * The far-end time line has no gaps: silence is passed when nothing plays and for every period that
  * the DAC missed.
@@ -33,13 +33,19 @@ struct ear_opts {
     bool gain;      /* automatic gain */
 };
 
+/*
+ * near: how likely the microphone holds more than our own echo, [0, 1], 1 while the far end is
+ * silent. It is of this very period, not as late as clean and raw. 0.5 lies beyond the echoes of
+ * 30 minutes in 12 simulated rooms; a voice 10 dB under the echo passes it within about 100 ms.
+ * To be trusted only once `settled`, and not for some seconds after the device was carried into
+ * another room; then too little of the echo is known, and clean holds more of it, too.
+ */
 struct ear_frame {
     float clean[EAR_PERIOD]; /* echo removed */
     float raw[EAR_PERIOD];   /* as it came, delayed by as much as clean is */
     float level;             /* rms of raw, dBFS, floor -120 */
-    float far;               /* rms of the far end that can be in this period, dBFS */
-    float near;              /* [0, 1] how likely raw holds more than our own echo; 1 while the
-                                far end is silent */
+    float far;               /* loudest rms of the far end in the last half second, dBFS */
+    float near;              /* see below */
     float erle;              /* dB, 0 until it is known */
     bool settled;            /* the canceller has adapted to the room */
     int bad;                 /* samples that were no number, taken as 0 */
