@@ -50,6 +50,24 @@ class Score(unittest.TestCase):
         sound(self.speaker, speaker, seconds, **form)
         return score.score(self.user, self.speaker, labels, events, -50)
 
+    def test_both_in_one_file(self):
+        rate = 16000
+        both = os.path.join(self.folder.name, "both.wav")
+        sound(self.user, [(500, 1000)], 3)
+        sound(self.speaker, [(1640, 2500)], 3)
+        with wave.open(self.user, "rb") as u, wave.open(self.speaker, "rb") as s, \
+                wave.open(both, "wb") as f:
+            f.setnchannels(2)
+            f.setsampwidth(2)
+            f.setframerate(rate)
+            left, right = u.readframes(3 * rate), s.readframes(3 * rate)
+            f.writeframes(b"".join(left[i:i + 2] + right[i:i + 2] for i in range(0, len(left), 2)))
+        f = score.score(both, both, {"turns": lab((500, 1000))}, None, -50)
+        self.assertEqual(f["endpoint"]["p50_ms"], 640)
+        self.assertEqual(f["silent_turns"], 0)
+        with self.assertRaisesRegex(score.BadInput, "1 channels"):
+            score.score(self.user, self.user, {}, None, -50)
+
     def test_endpoint(self):
         turns = lab((500, 1000), (3000, 3500), (5000, 5500))
         f = self.score([(500, 1000), (3000, 3500)], [(1640, 2500), (4300, 4800)],

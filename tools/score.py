@@ -3,8 +3,10 @@
 
     tools/score.py --user user.wav --speaker speaker.wav --labels labels.json
                    [--events events.jsonl] [--floor -50] [--json]
+    tools/score.py --both both.wav ...
 
-The recordings start together: what the person said, and what the loudspeaker played. Labels are
+The recordings start together: what the person said, and what the loudspeaker played; or both are
+the left and the right channel of one file, as `parley replay --out` writes it. Labels are
 times in seconds, every list may be missing:
 
     {"turns":     [{"start": 1.0, "end": 3.2}],                  the person's turns, whole
@@ -55,14 +57,16 @@ def samples(frames, width):
     return values, 1 << (8 * width - 1)
 
 
-def loud_ms(path, floor_db):
-    """One byte a millisecond: 1 where any sample is above the floor."""
+def loud_ms(path, floor_db, channel=None):
+    """One byte a millisecond: 1 where any sample (of one channel) is above the floor."""
     loud = bytearray()
     try:
         with wave.open(path, "rb") as f:
             rate, channels, width = f.getframerate(), f.getnchannels(), f.getsampwidth()
             total = f.getnframes()
             done = 0
+            if channel is not None and channel >= channels:
+                raise BadInput(f"{path}: {channels} channels; expected at least {channel + 1}")
             while done < total:  # a second at a time, so that each ms has whole frames
                 frames = f.readframes(rate)
                 if not frames:
@@ -70,10 +74,13 @@ def loud_ms(path, floor_db):
                 values, full = samples(frames, width)
                 limit = full * 10 ** (floor_db / 20)
                 count = len(values) // channels
-                edges = [i * rate // 1000 * channels for i in range(1001)]
+                step = channels
+                if channel is not None:
+                    values, step = values[channel::channels], 1
+                edges = [i * rate // 1000 * step for i in range(1001)]
                 for i in range(1000):
                     piece = values[edges[i]:edges[i + 1]]
-                    if edges[i] >= count * channels:
+                    if edges[i] >= count * step:
                         break
                     loud.append(len(piece) > 0 and max(max(piece), -min(piece)) > limit)
                 done += count
@@ -139,16 +146,18 @@ def last_loud(loud, start, end):
     return None if at < 0 else at
 
 
-def endpoint(loud, turns):
-    latencies, unanswered = [], 0
+def answer_latencies(loud, turns):
+    """For each turn the time to the first sound that follows, None without one."""
     for i, (_, end, _) in enumerate(turns):
         limit = turns[i + 1][0] if i + 1 < len(turns) else len(loud)
         at = first_loud(loud, end, limit)
-        if at is None:
-            unanswered += 1
-        else:
-            latencies.append(at - end)
+        yield None if at is None else at - end
+
+
+def endpoint(loud, turns):
+    latencies = [ms for ms in answer_latencies(loud, turns) if ms is not None]
     answered = len(latencies)
+    unanswered = len(turns) - answered
     curve = {ms: round(sum(x <= ms for x in latencies) / len(turns), 4) for ms in CURVE_MS} \
         if turns else {}
     return {"turns": len(turns), "answered": answered, "unanswered": unanswered,
@@ -156,30 +165,34 @@ def endpoint(loud, turns):
             "answered_within": curve}
 
 
-def cut_in(loud, pauses):
+def is_cut_in(loud, start, end):
     """A reply that still sounds from before the pause is not a beginning."""
-    gap = int(1000 * ONSET_GAP_S)
-    cuts = 0
-    for start, end, _ in pauses:
-        at = first_loud(loud, start, end)
-        cuts += at is not None and first_loud(loud, at - gap, at) is None
+    at = first_loud(loud, start, end)
+    return at is not None and first_loud(loud, at - int(1000 * ONSET_GAP_S), at) is None
+
+
+def cut_in(loud, pauses):
+    cuts = sum(is_cut_in(loud, start, end) for start, end, _ in pauses)
     return {"pauses": len(pauses), "cut_ins": cuts,
             "rate": round(cuts / len(pauses), 4) if pauses else None,
             "p50_pause_ms": quantile([end - start for start, end, _ in pauses], 0.5)}
 
 
-def stop(loud, barge_ins):
-    latencies, missed, silent = [], 0, 0
+def stop_latency(loud, start, end):
+    """Time from the start of a barge-in to silence; "silent" before it, "missed" if it talks on."""
     gap = int(1000 * ONSET_GAP_S)
-    for start, end, _ in barge_ins:
-        if first_loud(loud, start - gap, start + 1) is None:
-            silent += 1
-            continue
-        last = last_loud(loud, start, end)
-        if last is not None and last >= end - gap:
-            missed += 1  # it talks still
-        else:
-            latencies.append(0 if last is None else last + 1 - start)
+    if first_loud(loud, start - gap, start + 1) is None:
+        return "silent"
+    last = last_loud(loud, start, end)
+    if last is not None and last >= end - gap:
+        return "missed"
+    return 0 if last is None else last + 1 - start
+
+
+def stop(loud, barge_ins):
+    found = [stop_latency(loud, start, end) for start, end, _ in barge_ins]
+    latencies = [ms for ms in found if ms not in ("silent", "missed")]
+    silent, missed = found.count("silent"), found.count("missed")
     return {"barge_ins": len(barge_ins), "into_silence": silent, "missed": missed,
             "p50_ms": quantile(latencies, 0.5), "p95_ms": quantile(latencies, 0.95)}
 
@@ -231,7 +244,9 @@ def false_barge_in(loud, events, labelled, sounds):
 
 
 def score(user, speaker, labels, events, floor_db):
-    loud, voice = loud_ms(speaker, floor_db), loud_ms(user, floor_db)
+    both = user == speaker
+    loud = loud_ms(speaker, floor_db, 1 if both else None)
+    voice = loud_ms(user, floor_db, 0 if both else None)
     if abs(len(loud) - len(voice)) > 1000:
         raise BadInput(f"{user} has {len(voice) / 1000} s and {speaker} {len(loud) / 1000} s; "
                        "expected recordings of the same time")
@@ -280,15 +295,19 @@ def say(figures):
 
 def main(args):
     parser = argparse.ArgumentParser(description="Scores a conversation from two recordings.")
-    for name in ("user", "speaker", "labels"):
-        parser.add_argument("--" + name, required=True)
+    for name in ("user", "speaker", "both"):
+        parser.add_argument("--" + name)
+    parser.add_argument("--labels", required=True)
     parser.add_argument("--events")
     parser.add_argument("--floor", type=float, default=-50.0, help="dBFS (default -50)")
     parser.add_argument("--json", action="store_true")
     o = parser.parse_args(args)
+    user, speaker = (o.both, o.both) if o.both else (o.user, o.speaker)
+    if not user or not speaker or (o.both and (o.user or o.speaker)):
+        parser.error("expected --user and --speaker, or --both")
     try:
         events = read_events(o.events) if o.events else None
-        figures = score(o.user, o.speaker, read_labels(o.labels), events, o.floor)
+        figures = score(user, speaker, read_labels(o.labels), events, o.floor)
     except BadInput as e:
         print(f"score: {e}", file=sys.stderr)
         return 2
