@@ -47,6 +47,12 @@ static size_t host_available(void)
     return best > 0 ? (size_t)best : 0;
 }
 
+size_t memory_anonymous(void)
+{
+    double kb = 0;
+    return read_number("/proc/self/status", "RssAnon:", &kb) ? (size_t)kb * 1024 : 0;
+}
+
 struct plan_memory plan_memory(struct device *d)
 {
     struct plan_memory m = {.types = ~0u};

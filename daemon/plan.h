@@ -26,6 +26,9 @@ struct plan_memory {
 /* `d` NULL = the host. */
 struct plan_memory plan_memory(struct device *d);
 
+/* Anonymous resident memory of this process now, in bytes. */
+size_t memory_anonymous(void);
+
 /* What a model takes with its caches: on a device with 3 % for kernels and scratch, at least 64 MB.
  */
 size_t plan_need(const struct plan_memory *where, const struct model *m, size_t caches);

@@ -177,8 +177,13 @@ static int load(struct session *s, const struct session_opts *o, struct problems
     struct load_meter meter = {.out = o->report, .start = clock_seconds()};
     struct load_progress p = {0};
     int more;
-    while ((more = model_load(s->model, &p, why)) == 1)
+    while ((more = model_load(s->model, &p, why)) == 1) {
         load_meter_show(&meter, s->model, &p);
+        if (s->dev->load != NULL) /* its steps are long */
+            s->load_anonymous = max_size(s->load_anonymous, memory_anonymous());
+        if (o->loading != NULL && !o->loading(o->loading_ctx, p.done, p.total))
+            return -ECANCELED;
+    }
     load_meter_end(&meter, s->model, more);
     s->load_s = clock_seconds() - meter.start;
     return more;
@@ -215,6 +220,8 @@ static int check_plan(struct session *s, const struct session_opts *o, struct pr
 {
     const struct plan_memory where = plan_memory(s->dev);
     size_t caches = cache_bytes(s, o);
+    struct plan_row sum = plan_sum(s->model);
+    s->planned = sum.mapped + sum.owned + caches;
     if (o->report != NULL)
         plan_print(o->report, &where, s->model, caches);
     return plan_check(&where, s->model, caches, o->paging, why);

@@ -31,6 +31,10 @@ struct session_opts {
     uint64_t seed;
     bool paging;  /* weights that do not fit may be read from disk as they are used */
     FILE *report; /* plan and progress; NULL = quiet */
+    /* Told between pieces of weights, in bytes; false = load no more (-ECANCELED). NULL = nobody.
+     */
+    bool (*loading)(void *ctx, size_t done, size_t total);
+    void *loading_ctx;
 };
 
 struct session {
@@ -43,6 +47,8 @@ struct session {
     struct talker *talker;     /* NULL in text-only mode */
     struct code2wav *code2wav; /* likewise */
     double load_s;
+    size_t load_anonymous; /* the most anonymous memory seen while loading, in bytes */
+    size_t planned;        /* bytes of weights, caches and buffers by the plan */
 };
 
 /* 0 or negative errno and sentences. On failure nothing is left open. */
