@@ -11,3 +11,6 @@ target_link_libraries(parley_daemon PUBLIC PkgConfig::INIH PkgConfig::SYSTEMD Pk
 # Programs in the build folder find there what installed ones find in PREFIX/share/parley.
 file(MAKE_DIRECTORY ${CMAKE_BINARY_DIR}/share)
 file(CREATE_LINK ${CMAKE_SOURCE_DIR}/models ${CMAKE_BINARY_DIR}/share/parley SYMBOLIC)
+
+add_executable(parleyd daemon/parleyd.c)
+target_link_libraries(parleyd PRIVATE parley_daemon)

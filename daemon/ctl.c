@@ -62,7 +62,7 @@ static int parse(struct ctl *c, int argc, char **argv)
                                             {"help", no_argument, NULL, 'h'},
                                             {0}};
     int id;
-    while ((id = getopt_long(argc, argv, "+", options, NULL)) != -1) {
+    while ((id = getopt_long(argc, argv, "", options, NULL)) != -1) {
         if (id == 's')
             c->socket = optarg;
         else if (id == 'j')
