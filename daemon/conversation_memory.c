@@ -25,7 +25,8 @@ static void drop_oldest(struct work_side *w, size_t n)
         free(w->past[i].pcm);
         free(w->past[i].ids);
     }
-    memmove(w->past, w->past + n, (w->n_past - n) * sizeof(*w->past));
+    if (n < w->n_past)
+        memmove(w->past, w->past + n, (w->n_past - n) * sizeof(*w->past));
     w->n_past -= n;
 }
 

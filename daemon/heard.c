@@ -14,9 +14,10 @@ enum { RATE = 24000, BLOCK = 480 }; /* Hz; samples of 20 ms */
 
 #define VOICED_FLOOR 1e-3f /* a block below never counts as voice */
 #define VOICED_SHARE 0.06f /* ... nor one so far below the loudest */
-#define PACE_START   14.0  /* letters in a second of voice, before anything was measured */
-#define PACE_MOST    30.0
-#define PACE_LEAST   5.0
+#define WORD         2.0   /* letters that a word counts besides its own */
+#define PACE_START   20.0  /* letters in a second of voice, before anything was measured */
+#define PACE_MOST    45.0
+#define PACE_LEAST   7.0
 
 void heard_begin(struct heard *h)
 {
@@ -86,17 +87,21 @@ static double weight(unsigned char c)
     return c >= 0xc3 ? 1 : 0;
 }
 
-static double text_weight(const char *text, size_t n)
+/* Of the text from byte `from` up to `to`; a word adds a little of its own, so that letters that
+ * are spelled are not taken for the letters of a word. */
+static double text_weight(const struct heard *h, size_t from, size_t to)
 {
     double sum = 0;
-    for (size_t i = 0; i < n; i++)
-        sum += weight((unsigned char)text[i]);
+    for (size_t i = from; i < to; i++) {
+        bool first = h->text[i] != ' ' && (i == 0 || h->text[i - 1] == ' ');
+        sum += weight((unsigned char)h->text[i]) + (first ? WORD : 0);
+    }
     return sum;
 }
 
 static void learn_pace(struct heard *h)
 {
-    double voiced = voiced_seconds(h, h->samples), letters = text_weight(h->text, h->len);
+    double voiced = voiced_seconds(h, h->samples), letters = text_weight(h, 0, h->len);
     if (voiced < 0.5 || letters < 4)
         return;
     double pace = fmin(fmax(letters / voiced, PACE_LEAST), PACE_MOST);
@@ -138,7 +143,7 @@ static double letters_heard(const struct heard *h, uint64_t samples)
     if (!h->text_done || !h->sound_done)
         return voiced * h->pace;
     double all = voiced_seconds(h, h->samples);
-    return all > 0 ? text_weight(h->text, h->len) * voiced / all : 0;
+    return all > 0 ? text_weight(h, 0, h->len) * voiced / all : 0;
 }
 
 int heard_tokens(const struct heard *h, uint64_t samples, size_t *bytes)
@@ -148,7 +153,7 @@ int heard_tokens(const struct heard *h, uint64_t samples, size_t *bytes)
     bool all = h->text_done && h->sound_done && samples >= h->samples;
     while (!all && kept < h->len) {
         size_t end = word_end(h, kept);
-        double own = text_weight(h->text + kept, end - kept);
+        double own = text_weight(h, kept, end);
         if (before + own / 2 >= letters)
             break;
         before += own;
@@ -166,7 +171,7 @@ int heard_tokens(const struct heard *h, uint64_t samples, size_t *bytes)
 
 double heard_seconds(const struct heard *h)
 {
-    return text_weight(h->text, h->len) / h->pace;
+    return text_weight(h, 0, h->len) / h->pace;
 }
 
 void heard_free(struct heard *h)
