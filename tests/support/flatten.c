@@ -6,6 +6,7 @@
 
 #undef NDEBUG
 #include <assert.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/util.h"
@@ -23,14 +24,26 @@ static void matrix(struct flat *f, const struct weight *w, int rows, int cols)
     assert(w->data && w->rows == rows && w->cols == cols);
     assert((uintptr_t)w->data % dtype_size(w->type) == 0);
     float *to = room(f, (size_t)rows * (size_t)cols);
+    struct weight near = *w;
+    void *copy = NULL;
+    if (f->device) {
+        assert(w->type < DT_FLOATS && (copy = malloc(weight_bytes(w))));
+        f->device->op->get(f->device, copy, w->data, weight_bytes(w));
+        near.data = copy;
+    }
     for (size_t r = 0; r < (size_t)rows; r++)
-        plain_row(to + r * (size_t)cols, w, r);
+        plain_row(to + r * (size_t)cols, &near, r);
+    free(copy);
 }
 
 static void vector(struct flat *f, const float *v, int n)
 {
+    float *to = room(f, (size_t)n);
     assert(v);
-    memcpy(room(f, (size_t)n), v, (size_t)n * sizeof(float));
+    if (f->device)
+        f->device->op->get(f->device, to, v, (size_t)n * sizeof(float));
+    else
+        memcpy(to, v, (size_t)n * sizeof(float));
 }
 
 static void mlp(struct flat *f, const struct expert *e, int hidden, int inner)
@@ -179,8 +192,13 @@ static void code2wav(struct flat *f, const struct code2wav_weights *w,
 
 void flatten(struct flat *f, const struct model *m)
 {
+    flatten_from(f, m, NULL);
+}
+
+void flatten_from(struct flat *f, const struct model *m, struct device *d)
+{
     const struct decoder_config *c = &m->config.thinker;
-    *f = (struct flat){0};
+    *f = (struct flat){.device = d};
     matrix(f, &m->thinker.embed, c->vocab, c->hidden);
     decoder(f, &m->thinker.text);
     matrix(f, &m->thinker.head, c->vocab, c->hidden);

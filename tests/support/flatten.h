@@ -7,9 +7,13 @@
 struct flat {
     float *values;
     size_t n, cap;
+    struct device *device; /* that has to be asked for the values; NULL = they can be read */
 };
 
 /* In the order of the tensor inventory: the one in which struct tiny lists its tensors. */
 void flatten(struct flat *f, const struct model *m);
+
+/* The same for weights in the memory of a device (no 8-bit ones). */
+void flatten_from(struct flat *f, const struct model *m, struct device *d);
 
 #endif
