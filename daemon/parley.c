@@ -16,6 +16,7 @@ static const struct command {
 } commands[] = {
     {"ask", cmd_ask, "answer spoken or written questions, in words and sound"},
     {"inspect", cmd_inspect, "say what a checkpoint holds, needs, and what is wrong with it"},
+    {"replay", cmd_replay, "play a recorded scenario in a simulated room, in virtual time"},
     {"bench", cmd_bench, "measure load, first token, first sound, speeds"},
     {"quantize", cmd_quantize, "write a checkpoint again with 8-bit weights"},
     {"model", cmd_model, "add, list, use, verify the models of the service"},

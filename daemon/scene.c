@@ -1,11 +1,11 @@
 /*
- * daemon/room.c - the simulated room: mixes what the microphone hears, period by period.
+ * daemon/scene.c - the simulated room: mixes what the microphone hears, period by period.
  *
  * Two time lines: the microphone's samples (`now`) and the device's (`pulled`). Device sample d
  * sounds at the microphone's time t with d = t * (1 + drift) - play_delay; `truth` and `heard` are
  * such positions, the second one as the joiner of both clocks believes it to be.
  */
-#include "daemon/room.h"
+#include "daemon/scene.h"
 
 #include <errno.h>
 #include <math.h>
@@ -17,7 +17,7 @@
 #include "daemon/sound_file.h"
 
 /* Level of the loudspeaker's signal at which the echo is as loud as `echo_db` says. */
-#define SPEAKER_DB   -20.0
+#define SPEAKER_DB   -22.5
 #define VOICE_TAIL   -3.0 /* dB: reverberation of a person who stands off */
 #define SPEAKER_TAIL -9.0 /* ... of the loudspeaker beside the microphone */
 
@@ -35,13 +35,13 @@ struct meter {
     uint64_t blocks;
 };
 
-struct room {
+struct scene {
     const struct scenario *s;
     struct playing *sounds;
     struct noise *noises;
     struct taps echo;
     float echo_gain;
-    float *history; /* [echo.last + ROOM_PERIOD] the loudspeaker, newest last */
+    float *history; /* [echo.last + SCENE_PERIOD] the loudspeaker, newest last */
     float *line;    /* [LINE] the device's samples by position */
     uint64_t now;   /* microphone samples so far */
     uint64_t pulled;
@@ -53,7 +53,7 @@ struct room {
 
 static uint64_t samples(int ms)
 {
-    return (uint64_t)ms * (ROOM_RATE / 1000);
+    return (uint64_t)ms * (SCENE_RATE / 1000);
 }
 
 /* The recording as it arrives at the microphone: through its path, at its level. */
@@ -62,7 +62,7 @@ static int hear(struct playing *p, const struct scenario *s, size_t index, const
 {
     const struct scenario_sound *sound = &s->sounds[index];
     struct taps path;
-    int err = taps_make(&path, ROOM_RATE, 0, sound->rt60_ms, VOICE_TAIL,
+    int err = taps_make(&path, SCENE_RATE, 0, sound->rt60_ms, VOICE_TAIL,
                         (uint64_t)s->room.seed * 1000 + index);
     if (err < 0)
         return err;
@@ -70,7 +70,7 @@ static int hear(struct playing *p, const struct scenario *s, size_t index, const
     p->pcm = malloc(p->n * sizeof(*p->pcm));
     if (p->pcm != NULL) {
         taps_apply(&path, pcm, n, p->pcm);
-        double level = active_level(p->pcm, p->n, ROOM_RATE);
+        double level = active_level(p->pcm, p->n, SCENE_RATE);
         float gain = (float)amplitude(s->room.voice_db + sound->level_db - level);
         for (size_t i = 0; i < p->n; i++)
             p->pcm[i] *= gain;
@@ -89,15 +89,15 @@ static void find_span(struct playing *p, const float *pcm, size_t n)
         first++;
     while (last > first && fabsf(pcm[last]) < peak / 100)
         last--;
-    p->from_ms = (double)first * 1000 / ROOM_RATE;
-    p->to_ms = (double)(last + 1) * 1000 / ROOM_RATE;
+    p->from_ms = (double)first * 1000 / SCENE_RATE;
+    p->to_ms = (double)(last + 1) * 1000 / SCENE_RATE;
 }
 
-static int load_sound(struct room *r, size_t index, struct problems *why)
+static int load_sound(struct scene *r, size_t index, struct problems *why)
 {
     float *pcm = NULL;
     size_t n = 0;
-    int err = sound_file_read_at(&pcm, &n, r->s->sounds[index].file, ROOM_RATE, why);
+    int err = sound_file_read_at(&pcm, &n, r->s->sounds[index].file, SCENE_RATE, why);
     if (err < 0)
         return err;
     find_span(&r->sounds[index], pcm, n);
@@ -106,21 +106,21 @@ static int load_sound(struct room *r, size_t index, struct problems *why)
     return err;
 }
 
-static int open_echo(struct room *r, struct problems *why)
+static int open_echo(struct scene *r, struct problems *why)
 {
     const struct scenario_room *o = &r->s->room;
     int delay = (int)samples(o->delay_ms);
-    int err = o->impulse ? taps_read(&r->echo, ROOM_RATE, delay, o->impulse, why)
-                         : taps_make(&r->echo, ROOM_RATE, delay, o->rt60_ms, SPEAKER_TAIL,
+    int err = o->impulse ? taps_read(&r->echo, SCENE_RATE, delay, o->impulse, why)
+                         : taps_make(&r->echo, SCENE_RATE, delay, o->rt60_ms, SPEAKER_TAIL,
                                      (uint64_t)o->seed * 1000 + SEED_ECHO + (1u << 31));
     if (err < 0)
         return err;
     r->echo_gain = (float)amplitude(o->voice_db + o->echo_db - SPEAKER_DB);
-    r->history = calloc((size_t)r->echo.last + ROOM_PERIOD, sizeof(float));
+    r->history = calloc((size_t)r->echo.last + SCENE_PERIOD, sizeof(float));
     return r->history ? 0 : -ENOMEM;
 }
 
-static int open_all(struct room *r, struct problems *why)
+static int open_all(struct scene *r, struct problems *why)
 {
     const struct scenario *s = r->s;
     r->sounds = calloc(s->n_sounds + 1, sizeof(*r->sounds));
@@ -129,7 +129,7 @@ static int open_all(struct room *r, struct problems *why)
     if (r->sounds == NULL || r->noises == NULL || r->line == NULL)
         return -ENOMEM;
     for (size_t i = 0; i < s->n_noises; i++)
-        noise_init(&r->noises[i], s->noises[i].kind, s->noises[i].level_db, ROOM_RATE,
+        noise_init(&r->noises[i], s->noises[i].kind, s->noises[i].level_db, SCENE_RATE,
                    (uint64_t)s->room.seed * 1000 + 500 + i);
     int err = open_echo(r, why);
     for (size_t i = 0; err == 0 && i < s->n_sounds; i++)
@@ -137,9 +137,9 @@ static int open_all(struct room *r, struct problems *why)
     return err;
 }
 
-int room_open(struct room **ret, const struct scenario *s, struct problems *why)
+int scene_open(struct scene **ret, const struct scenario *s, struct problems *why)
 {
-    struct room *r = calloc(1, sizeof(*r));
+    struct scene *r = calloc(1, sizeof(*r));
     if (r == NULL)
         return -ENOMEM;
     r->s = s;
@@ -147,13 +147,13 @@ int room_open(struct room **ret, const struct scenario *s, struct problems *why)
     r->heard = -(double)samples(s->room.play_delay_ms);
     int err = open_all(r, why);
     if (err < 0)
-        room_close(r);
+        scene_close(r);
     else
         *ret = r;
     return err;
 }
 
-void room_close(struct room *r)
+void scene_close(struct scene *r)
 {
     if (r == NULL)
         return;
@@ -169,7 +169,7 @@ void room_close(struct room *r)
 
 /* -- Recordings and noises -------------------------------------------------------------------- */
 
-void room_sound(struct room *r, size_t index)
+void scene_sound(struct scene *r, size_t index)
 {
     struct playing *p = &r->sounds[index];
     int repeat_ms = r->s->sounds[index].repeat_ms;
@@ -177,7 +177,7 @@ void room_sound(struct room *r, size_t index)
     p->end = r->now + (repeat_ms ? samples(repeat_ms) : p->n);
 }
 
-void room_sound_span(const struct room *r, size_t index, double *from_ms, double *to_ms)
+void scene_sound_span(const struct scene *r, size_t index, double *from_ms, double *to_ms)
 {
     *from_ms = r->sounds[index].from_ms;
     *to_ms = r->sounds[index].to_ms;
@@ -185,63 +185,63 @@ void room_sound_span(const struct room *r, size_t index, double *from_ms, double
         *to_ms = r->s->sounds[index].repeat_ms;
 }
 
-static void mix_sound(const struct room *r, const struct playing *p, float *pcm)
+static void mix_sound(const struct scene *r, const struct playing *p, float *pcm)
 {
-    for (int i = 0; i < ROOM_PERIOD && r->now + (uint64_t)i < p->end; i++)
+    for (int i = 0; i < SCENE_PERIOD && r->now + (uint64_t)i < p->end; i++)
         pcm[i] += p->pcm[(r->now + (uint64_t)i - p->start) % p->n];
 }
 
-static void mix_user(struct room *r, float *pcm)
+static void mix_user(struct scene *r, float *pcm)
 {
-    memset(pcm, 0, ROOM_PERIOD * sizeof(*pcm));
+    memset(pcm, 0, SCENE_PERIOD * sizeof(*pcm));
     for (size_t i = 0; i < r->s->n_sounds; i++)
         mix_sound(r, &r->sounds[i], pcm);
     for (size_t i = 0; i < r->s->n_noises; i++) {
         const struct scenario_noise *z = &r->s->noises[i];
         if (r->now >= samples(z->from_ms) && r->now < samples(z->to_ms))
-            noise_add(&r->noises[i], pcm, ROOM_PERIOD);
+            noise_add(&r->noises[i], pcm, SCENE_PERIOD);
     }
 }
 
 /* -- The loudspeaker -------------------------------------------------------------------------- */
 
 /* The device's position that sounds at the microphone's time `t`. */
-static double truth(const struct room *r, uint64_t t)
+static double truth(const struct scene *r, uint64_t t)
 {
     const struct scenario_room *o = &r->s->room;
     return (double)t + (double)t * (o->drift_ppm * 1e-6) - (double)samples(o->play_delay_ms);
 }
 
-static bool wants(const struct room *r)
+static bool wants(const struct scene *r)
 {
-    double need = truth(r, r->now + ROOM_PERIOD) + (double)samples(r->s->room.play_delay_ms);
+    double need = truth(r, r->now + SCENE_PERIOD) + (double)samples(r->s->room.play_delay_ms);
     return (double)r->pulled < need;
 }
 
-void room_play(struct room *r, const float pcm[ROOM_PERIOD])
+void scene_play(struct scene *r, const float pcm[SCENE_PERIOD])
 {
-    for (int i = 0; i < ROOM_PERIOD; i++)
+    for (int i = 0; i < SCENE_PERIOD; i++)
         r->line[(r->pulled + (uint64_t)i) % LINE] = pcm[i];
-    r->pulled += ROOM_PERIOD;
+    r->pulled += SCENE_PERIOD;
 }
 
-bool room_hungry(struct room *r)
+bool scene_hungry(struct scene *r)
 {
-    static const float silence[ROOM_PERIOD];
+    static const float silence[SCENE_PERIOD];
     if (!r->speaker_lost && r->now >= r->underrun_to)
         return wants(r);
     while (wants(r))
-        room_play(r, silence);
+        scene_play(r, silence);
     return false;
 }
 
-uint64_t room_play_delay(const struct room *r)
+uint64_t scene_play_delay(const struct scene *r)
 {
     return (uint64_t)((double)r->pulled - truth(r, r->now));
 }
 
 /* The device's sample at a position between two of them (Catmull and Rom's cubic). */
-static float line_at(const struct room *r, double position)
+static float line_at(const struct scene *r, double position)
 {
     if (position < 1)
         return 0;
@@ -256,12 +256,12 @@ static float line_at(const struct room *r, double position)
 }
 
 /* Follows the true position by a loop of second order, about a second slow. */
-static void listen_far(struct room *r, float *far)
+static void listen_far(struct scene *r, float *far)
 {
-    for (int i = 0; i < ROOM_PERIOD; i++)
+    for (int i = 0; i < SCENE_PERIOD; i++)
         far[i] = line_at(r, r->heard + i * r->rate);
-    r->heard += ROOM_PERIOD * r->rate;
-    double behind = truth(r, r->now + ROOM_PERIOD) - r->heard;
+    r->heard += SCENE_PERIOD * r->rate;
+    double behind = truth(r, r->now + SCENE_PERIOD) - r->heard;
     r->rate += behind * 2e-7;
     r->heard += behind * 0.02;
 }
@@ -272,18 +272,18 @@ static float saturate(float x, float limit)
     return limit > 0 ? x / sqrtf(1 + x / limit * (x / limit)) : x;
 }
 
-static void mix_echo(struct room *r, const float *speaker, float *pcm)
+static void mix_echo(struct scene *r, const float *speaker, float *pcm)
 {
     size_t last = (size_t)r->echo.last;
     float limit = (float)r->s->room.saturation;
-    memmove(r->history, r->history + ROOM_PERIOD, last * sizeof(float));
-    for (int i = 0; i < ROOM_PERIOD; i++)
+    memmove(r->history, r->history + SCENE_PERIOD, last * sizeof(float));
+    for (int i = 0; i < SCENE_PERIOD; i++)
         r->history[last + (size_t)i] = r->echo_gain * saturate(speaker[i], limit);
-    memset(pcm, 0, ROOM_PERIOD * sizeof(*pcm));
+    memset(pcm, 0, SCENE_PERIOD * sizeof(*pcm));
     for (size_t k = 0; k < r->echo.n; k++) {
         const float *from = r->history + last - (size_t)r->echo.lag[k];
         float gain = r->echo.gain[k];
-        for (int i = 0; i < ROOM_PERIOD; i++)
+        for (int i = 0; i < SCENE_PERIOD; i++)
             pcm[i] += gain * from[i];
     }
 }
@@ -293,11 +293,11 @@ static void mix_echo(struct room *r, const float *speaker, float *pcm)
 static void measure(struct meter *m, const float *pcm)
 {
     double sum = 0;
-    for (int i = 0; i < ROOM_PERIOD; i++)
+    for (int i = 0; i < SCENE_PERIOD; i++)
         sum += (double)pcm[i] * (double)pcm[i];
-    if (sum < ROOM_PERIOD * 1e-5) /* -50 dBFS */
+    if (sum < SCENE_PERIOD * 1e-5) /* -50 dBFS */
         return;
-    m->sum += sum / ROOM_PERIOD;
+    m->sum += sum / SCENE_PERIOD;
     m->blocks++;
 }
 
@@ -306,17 +306,17 @@ static double level(const struct meter *m)
     return m->blocks ? 10 * log10(m->sum / (double)m->blocks) : -120;
 }
 
-void room_levels(const struct room *r, struct room_levels *l)
+void scene_levels(const struct scene *r, struct scene_levels *l)
 {
-    *l = (struct room_levels){level(&r->voice), level(&r->echoes)};
+    *l = (struct scene_levels){level(&r->voice), level(&r->echoes)};
 }
 
 /* What the converter makes of it, and what is broken about it. */
-static void capture(const struct room *r, const float *user, float *mic)
+static void capture(const struct scene *r, const float *user, float *mic)
 {
     static const float junk[] = {NAN, INFINITY, -INFINITY, 1e30f, 0.0f};
     bool silent = r->mic_lost || r->mic_closed || r->now < r->overflow_to;
-    for (int i = 0; i < ROOM_PERIOD; i++) {
+    for (int i = 0; i < SCENE_PERIOD; i++) {
         float x = mic[i] + user[i];
         mic[i] = silent ? 0 : x > 1 ? 1 : x < -1 ? -1 : x;
         if (r->now < r->no_number_to)
@@ -324,9 +324,9 @@ static void capture(const struct room *r, const float *user, float *mic)
     }
 }
 
-void room_period(struct room *r, struct room_period *p)
+void scene_period(struct scene *r, struct scene_period *p)
 {
-    for (int i = 0; i < ROOM_PERIOD; i++)
+    for (int i = 0; i < SCENE_PERIOD; i++)
         p->speaker[i] = line_at(r, truth(r, r->now + (uint64_t)i));
     listen_far(r, p->far);
     mix_user(r, p->user);
@@ -334,37 +334,37 @@ void room_period(struct room *r, struct room_period *p)
     measure(&r->voice, p->user);
     measure(&r->echoes, p->mic);
     capture(r, p->user, p->mic);
-    r->now += ROOM_PERIOD;
+    r->now += SCENE_PERIOD;
 }
 
-void room_speaker_lost(struct room *r, bool lost)
+void scene_speaker_lost(struct scene *r, bool lost)
 {
     r->speaker_lost = lost;
     if (lost)
         memset(r->line, 0, LINE * sizeof(*r->line));
 }
 
-void room_mic_lost(struct room *r, bool lost)
+void scene_mic_lost(struct scene *r, bool lost)
 {
     r->mic_lost = lost;
 }
 
-void room_mic_closed(struct room *r, bool closed)
+void scene_mic_closed(struct scene *r, bool closed)
 {
     r->mic_closed = closed;
 }
 
-void room_underrun(struct room *r, int ms)
+void scene_underrun(struct scene *r, int ms)
 {
     r->underrun_to = r->now + samples(ms);
 }
 
-void room_overflow(struct room *r, int ms)
+void scene_overflow(struct scene *r, int ms)
 {
     r->overflow_to = r->now + samples(ms);
 }
 
-void room_no_number(struct room *r, int ms)
+void scene_no_number(struct scene *r, int ms)
 {
     r->no_number_to = r->now + samples(ms);
 }
