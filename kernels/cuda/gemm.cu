@@ -76,7 +76,7 @@ static __device__ __forceinline__ void keep_sums(float *sums, const float c[MT][
 }
 
 template <enum dtype T, int NT, bool SPLIT>
-static __global__ void __launch_bounds__(THREADS) k_gemm(struct gemm g)
+static __global__ void __launch_bounds__(THREADS, 2) k_gemm(struct gemm g)
 {
     extern __shared__ float sums[];
     int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;

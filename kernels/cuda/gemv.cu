@@ -21,25 +21,46 @@ struct gemv {
     unsigned flags;
 };
 
-/* Which matrix holds row r of all of them, and where the row begins in it. */
-static __device__ __forceinline__ int find_matrix(const struct gemv *g, int *r)
+/* A row of one of the matrices. */
+struct place {
+    const uint4 *w;
+    float *y; /* of the first row of x */
+    int r, rows;
+};
+
+/* Row r of all matrices together. */
+static __device__ __forceinline__ struct place find_row(const struct gemv *g, int r)
 {
-    int m = 0;
-    if (*r >= g->rows[0]) {
-        *r -= g->rows[0];
-        m = 1;
-        if (*r >= g->rows[1]) {
-            *r -= g->rows[1];
-            m = 2;
+    struct place p = {g->w[0], g->y[0], r, g->rows[0]};
+    if (p.r >= p.rows) {
+        p.r -= p.rows;
+        p.w = g->w[1];
+        p.y = g->y[1];
+        p.rows = g->rows[1];
+        if (p.r >= p.rows) {
+            p.r -= p.rows;
+            p.w = g->w[2];
+            p.y = g->y[2];
+            p.rows = g->rows[2];
         }
     }
-    return m;
+    p.w += (size_t)p.r * g->units;
+    p.y += p.r;
+    return p;
 }
 
-/* The rows of x, normed when asked for, into shared memory. `norm` holds this thread's weights of
- * the norm, fetched before x was ready. */
-template <int N>
-static __device__ __forceinline__ void stage(float *xs, const struct gemv *g, const float *norm)
+/* The weights of the norm to where the rows of x come: they need not wait for x. */
+template <int N> static __device__ __forceinline__ void stage_norm(float *xs, const struct gemv *g)
+{
+    int cols = g->units * UNIT;
+    for (int i = threadIdx.x; i < cols && g->norm != NULL; i += GEMV_THREADS)
+        for (int n = 0; n < N; n++)
+            xs[n * cols + plane_index(i, g->units)] = g->norm[i];
+}
+
+/* The rows of x, normed when asked for, into shared memory. A thread touches what it touched in
+ * stage_norm. */
+template <int N> static __device__ __forceinline__ void stage(float *xs, const struct gemv *g)
 {
     __shared__ float room[WARP];
     int cols = g->units * UNIT;
@@ -63,28 +84,20 @@ static __device__ __forceinline__ void stage(float *xs, const struct gemv *g, co
             int i = threadIdx.x + j * GEMV_THREADS;
             if (i >= cols)
                 continue;
-            v[j] = v[j] * scale * norm[j];
-            xs[plane_index(i, g->units)] = v[j];
+            float *at = &xs[plane_index(i, g->units)];
+            *at *= v[j] * scale;
             if (blockIdx.x == 0)
-                g->a[(size_t)n * cols + i] = v[j];
+                g->a[(size_t)n * cols + i] = *at;
         }
     }
     __syncthreads();
 }
 
-static __device__ __forceinline__ void fetch_norm(float *norm, const struct gemv *g)
+static __device__ __forceinline__ void finish(const struct gemv *g, const struct place *p, int next,
+                                              int n, float v)
 {
-    int cols = g->units * UNIT;
-#pragma unroll
-    for (int j = 0; j < NORM_VALUES; j++) {
-        int i = threadIdx.x + j * GEMV_THREADS;
-        norm[j] = g->norm != NULL && i < cols ? g->norm[i] : 0;
-    }
-}
-
-static __device__ __forceinline__ void finish(const struct gemv *g, int m, int r, int n, float v)
-{
-    float *y = g->y[m] + (size_t)n * g->rows[m] + r;
+    int r = p->r + next;
+    float *y = p->y + (size_t)n * p->rows + next;
     v = activate(v + (g->bias != NULL ? g->bias[r] : 0), g->flags);
     if (g->scale != NULL)
         v *= g->scale[r];
@@ -97,23 +110,22 @@ static __global__ void __launch_bounds__(GEMV_THREADS, 4) k_rows(struct gemv g)
 {
     extern __shared__ float xs[];
     uint4 w[CHUNK];
-    float norm[NORM_VALUES], acc[N] = {};
+    float acc[N] = {};
     int total = g.rows[0] + g.rows[1] + g.rows[2], lane = threadIdx.x % WARP;
     int row = blockIdx.x * GEMV_WARPS + threadIdx.x / WARP, at = 0;
     bool staged = false;
-    fetch_norm(norm, &g);
+    stage_norm<N>(xs, &g);
     while (row < total || !staged) {
-        int r = row, m = find_matrix(&g, &r);
-        const uint4 *p = g.w[m] + (size_t)r * g.units;
+        struct place p = find_row(&g, row);
 #pragma unroll
         for (int j = 0; j < CHUNK; j++) {
             int u = at + j * WARP + lane;
-            w[j] = row < total && u < g.units ? fetch_unit(p + u) : make_uint4(0, 0, 0, 0);
+            w[j] = row < total && u < g.units ? fetch_unit(p.w + u) : make_uint4(0, 0, 0, 0);
         }
         if (!staged) {
             dependents_start();
             dependency_wait();
-            stage<N>(xs, &g, norm);
+            stage<N>(xs, &g);
             staged = true;
         }
 #pragma unroll
@@ -128,7 +140,7 @@ static __global__ void __launch_bounds__(GEMV_THREADS, 4) k_rows(struct gemv g)
         for (int n = 0; n < N; n++) {
             float v = warp_sum(acc[n]);
             if (lane == 0 && row < total)
-                finish(&g, m, r, n, v);
+                finish(&g, &p, 0, n, v);
             acc[n] = 0;
         }
         at = 0;
@@ -143,25 +155,24 @@ static __global__ void __launch_bounds__(GEMV_THREADS, 4) k_pairs(struct gemv g)
 {
     extern __shared__ float xs[];
     uint4 w[CHUNK];
-    float norm[NORM_VALUES], acc[2][N] = {};
+    float acc[2][N] = {};
     int total = SWIGLU ? g.rows[0] : (g.rows[0] + g.rows[1] + g.rows[2]) / 2;
     int task = blockIdx.x * GEMV_WARPS + threadIdx.x / WARP, lane = threadIdx.x % WARP, at = 0;
     bool staged = false;
-    fetch_norm(norm, &g);
+    stage_norm<N>(xs, &g);
     while (task < total || !staged) {
-        int r = SWIGLU ? task : 2 * task, m = SWIGLU ? 0 : find_matrix(&g, &r);
-        const uint4 *p = g.w[m] + (size_t)r * g.units;
-        const uint4 *q = SWIGLU ? g.w[1] + (size_t)r * g.units : p + g.units;
+        struct place p = find_row(&g, SWIGLU ? task : 2 * task);
+        const uint4 *q = SWIGLU ? g.w[1] + (size_t)task * g.units : p.w + g.units;
 #pragma unroll
         for (int j = 0; j < CHUNK; j++) {
             int u = at + j / 2 * WARP + lane;
-            w[j] = task < total && u < g.units ? fetch_unit((j % 2 ? q : p) + u)
+            w[j] = task < total && u < g.units ? fetch_unit((j % 2 ? q : p.w) + u)
                                                : make_uint4(0, 0, 0, 0);
         }
         if (!staged) {
             dependents_start();
             dependency_wait();
-            stage<N>(xs, &g, norm);
+            stage<N>(xs, &g);
             staged = true;
         }
 #pragma unroll
@@ -176,10 +187,10 @@ static __global__ void __launch_bounds__(GEMV_THREADS, 4) k_pairs(struct gemv g)
         for (int n = 0; n < N; n++) {
             float v = warp_sum(acc[0][n]), z = warp_sum(acc[1][n]);
             if (lane == 0 && task < total && SWIGLU) {
-                g.y[0][(size_t)n * g.rows[0] + r] = silu(v) * z;
+                p.y[(size_t)n * p.rows] = silu(v) * z;
             } else if (lane == 0 && task < total) {
-                finish(&g, m, r, n, v);
-                finish(&g, m, r + 1, n, z);
+                finish(&g, &p, 0, n, v);
+                finish(&g, &p, 1, n, z);
             }
             acc[0][n] = acc[1][n] = 0;
         }

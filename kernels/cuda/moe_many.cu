@@ -153,7 +153,7 @@ static __device__ __forceinline__ void set_slots(struct work *k, const struct ma
     }
 }
 
-template <enum dtype T> static __global__ void __launch_bounds__(THREADS) k_up(struct many m)
+template <enum dtype T> static __global__ void __launch_bounds__(THREADS, 2) k_up(struct many m)
 {
     extern __shared__ float sums[];
     int e = blockIdx.y, row = blockIdx.x * TILE_M, lane = threadIdx.x % WARP;
@@ -177,7 +177,7 @@ template <enum dtype T> static __global__ void __launch_bounds__(THREADS) k_up(s
     }
 }
 
-template <enum dtype T> static __global__ void __launch_bounds__(THREADS) k_down(struct many m)
+template <enum dtype T> static __global__ void __launch_bounds__(THREADS, 2) k_down(struct many m)
 {
     extern __shared__ float sums[];
     int e = blockIdx.y, row = blockIdx.x * PAIR, lane = threadIdx.x % WARP;
