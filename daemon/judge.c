@@ -26,7 +26,9 @@ static bool is_open(struct judge *j, const struct ear_frame *f)
         j->far_for = FAR_PERIODS;
     else if (j->far_for > 0)
         j->far_for--;
-    if (f->near >= (f->settled ? NEAR : NEAR_EARLY))
+    if (j->far_for == 0) /* near says nothing of echo then */
+        j->near_for = 0;
+    else if (f->near >= (f->settled ? NEAR : NEAR_EARLY))
         j->near_for = NEAR_PERIODS;
     else if (j->near_for > 0)
         j->near_for--;
