@@ -9,7 +9,7 @@ cmake = cmake --preset $(1) >/dev/null && \
 	cmake --build --preset $(1) -j$(JOBS) $(2) -- --no-print-directory
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo check parity bench fuzz check-asan check-tsan check-arm64 format \
+.PHONY: help setup build demo deb check parity bench fuzz check-asan check-tsan check-arm64 format \
 	lint clean
 
 help: ## this list
@@ -50,6 +50,12 @@ bench: ## speed of models with random weights on this machine (SPEED.md)
 	@$(call cmake,release,--target parley)
 	build/parley bench --synthetic tools/configs/bench-200m.json --seconds 3
 	build/parley bench --synthetic tools/configs/bench-30m.json --seconds 3
+
+deb: ## the Debian package: build/parley_VERSION_ARCH.deb
+	@tools/setup.sh build
+	@$(call cmake,release,--target parley parleyd)
+	@cd build && cpack -G DEB >cpack.log 2>&1 || { cat cpack.log; exit 1; }
+	@ls -l build/parley_*.deb
 
 fuzz: ## a short run of every fuzz target
 	@tools/setup.sh check

@@ -96,8 +96,9 @@ void appliance_log_all(const struct appliance *a, enum conf_log level, struct pr
 const char *appliance_state_name(enum appliance_state s);
 
 /* appliance_do.c */
-control_run appliance_control;   /* ctx: the appliance */
-button_pressed appliance_button; /* likewise */
+int appliance_control(void *appliance, const struct control_request *r, json_t *reply,
+                      struct problems *why);
+void appliance_button(void *appliance, enum button b, bool down);
 void appliance_event_line(struct appliance *a, const char *line, size_t n);
 float appliance_gain(const struct appliance *a);
 

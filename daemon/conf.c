@@ -117,7 +117,7 @@ static const struct conf_key keys[] = {
     TEXT("control", "group", group, "parley", false,
          "members may use the socket, beside root and parleyd's own user"),
 
-    TEXT("service", "state", state, "/var/lib/parley", false, "directory for what must last"),
+    TEXT("service", "state", state, "/var/lib/parley/state", false, "directory for what must last"),
     INT("service", "stall_s", stall_s, "10", 1, 600, false,
         "a thread without progress for so long is taken for stuck"),
     CHOICE("service", "log_level", log_level, "info", "error|warning|info|debug", true,
