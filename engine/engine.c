@@ -102,7 +102,7 @@ int engine_open(struct engine **ret, const struct engine_opts *o, struct problem
 static int push(struct engine *e, int32_t id, enum kind kind, struct problems *why)
 {
     int err = seq_flush_plain(e, kind, why);
-    return err < 0 ? err : seq_push(e, id, kind, NULL, why);
+    return err < 0 ? err : seq_push(e, id, kind, why);
 }
 
 /* Ends the segment that is open, wherever a rewind left it: <|im_end|> and a newline. */
@@ -123,9 +123,9 @@ static int close_segment(struct engine *e, struct problems *why)
 /* <|im_start|>role\n; the newline waits, so that it is tokenised together with the text behind. */
 static int open_segment(struct engine *e, int32_t role, enum kind kind, struct problems *why)
 {
-    int err = seq_push(e, e->model->config.tokens.im_start, kind, NULL, why);
+    int err = seq_push(e, e->model->config.tokens.im_start, kind, why);
     if (err == 0)
-        err = seq_push(e, role, kind, NULL, why);
+        err = seq_push(e, role, kind, why);
     return err < 0 ? err : seq_plain(e, "\n");
 }
 
@@ -201,7 +201,7 @@ static int accept(struct engine *e, int32_t id, struct problems *why)
 {
     if (stops(e, id))
         return 0;
-    int err = seq_push(e, id, KIND_OTHER, NULL, why);
+    int err = seq_push(e, id, KIND_OTHER, why);
     return err < 0 ? err : 1;
 }
 
@@ -219,6 +219,12 @@ int engine_next(struct engine *e, int32_t *id, struct problems *why)
     op->get(e->dev, id, e->next, sizeof(*id));
     e->next_id = *id;
     return accept(e, *id, why);
+}
+
+void engine_ahead(struct engine *e)
+{
+    if (e->dev->load != NULL)
+        (void)seq_logits(e); /* what fails will fail again in engine_next, and be said there */
 }
 
 int engine_force(struct engine *e, int32_t id, struct problems *why)

@@ -62,6 +62,10 @@ int engine_answer(struct engine *e, struct problems *why);
  * full. The id is known before it is fed, so that the Talker can speak it meanwhile. */
 int engine_next(struct engine *e, int32_t *id, struct problems *why);
 
+/* After a token: begins the work of the next one without waiting for it, where the device works by
+ * itself; on the CPU it does nothing. */
+void engine_ahead(struct engine *e);
+
 /* As engine_next with the id given from outside (teacher forcing). */
 int engine_force(struct engine *e, int32_t id, struct problems *why);
 

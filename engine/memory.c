@@ -7,6 +7,6 @@ int engine_recall(struct engine *e, const int32_t *ids, int n, struct problems *
 {
     int err = 0;
     for (int i = 0; err == 0 && i < n; i++)
-        err = seq_push(e, ids[i], KIND_OTHER, NULL, why);
+        err = seq_push(e, ids[i], KIND_OTHER, why);
     return err;
 }

@@ -91,7 +91,8 @@ struct engine {
 };
 
 /* sequence.c: appending and feeding positions. */
-int seq_push(struct engine *e, int32_t id, enum kind kind, const float *row, struct problems *why);
+int seq_push(struct engine *e, int32_t id, enum kind kind, struct problems *why);
+int seq_push_sound(struct engine *e, const float *rows, int n, struct problems *why);
 int seq_feed(struct engine *e, bool logits);
 void seq_rewind(struct engine *e, int length);
 int seq_logits(struct engine *e);

@@ -11,27 +11,49 @@
 #include "base/util.h"
 #include "engine/private.h"
 
-int seq_push(struct engine *e, int32_t id, enum kind kind, const float *row, struct problems *why)
+static int full(const struct engine *e, struct problems *why)
 {
-    if (e->length == e->context)
-        return problem_add(why, -ENOSPC,
-                           "the context is full: it holds %d positions, and the conversation needs "
-                           "more",
-                           e->context);
-    if (e->length - e->fed == ROWS) {
-        int err = seq_feed(e, false);
-        if (err < 0)
-            return err;
-    }
-    size_t hidden = (size_t)e->model->config.thinker.hidden;
-    if (kind == KIND_SOUND)
-        e->dev->op->copy(e->dev, e->audio + (size_t)(e->length - e->fed) * hidden, row,
-                         hidden * sizeof(float));
+    return problem_add(why, -ENOSPC,
+                       "the context is full: it holds %d positions, and the conversation needs "
+                       "more",
+                       e->context);
+}
+
+static void append(struct engine *e, int32_t id, enum kind kind)
+{
     e->ids[e->length] = id;
     e->kinds[e->length] = (uint8_t)kind;
     e->length++;
     e->logits_ready = false;
     e->seen_stale = true;
+}
+
+int seq_push(struct engine *e, int32_t id, enum kind kind, struct problems *why)
+{
+    if (e->length == e->context)
+        return full(e, why);
+    int err = e->length - e->fed == ROWS ? seq_feed(e, false) : 0;
+    if (err == 0)
+        append(e, id, kind);
+    return err;
+}
+
+int seq_push_sound(struct engine *e, const float *rows, int n, struct problems *why)
+{
+    size_t hidden = (size_t)e->model->config.thinker.hidden;
+    for (int part; n > 0; n -= part, rows += (size_t)part * hidden) {
+        if (e->length == e->context)
+            return full(e, why);
+        int err = e->length - e->fed == ROWS ? seq_feed(e, false) : 0;
+        if (err < 0)
+            return err;
+        int queued = e->length - e->fed;
+        part = min_int(n, min_int(ROWS - queued, e->context - e->length));
+        e->dev->op->copy(e->dev, e->audio + (size_t)queued * hidden, rows,
+                         (size_t)part * hidden * sizeof(float));
+        for (int i = 0; i < part; i++)
+            append(e, e->model->config.tokens.audio_pad, KIND_SOUND);
+    }
     return 0;
 }
 
@@ -182,8 +204,7 @@ static int push_bytes(struct engine *e, size_t len, enum kind kind, struct probl
 {
     int err = 0;
     for (size_t i = 0; err == 0 && i < len; i++)
-        err = seq_push(e, (unsigned char)e->plain[i] % e->model->config.thinker.vocab, kind, NULL,
-                       why);
+        err = seq_push(e, (unsigned char)e->plain[i] % e->model->config.thinker.vocab, kind, why);
     return err;
 }
 
@@ -210,7 +231,7 @@ int seq_flush_plain(struct engine *e, enum kind kind, struct problems *why)
     n = tokenizer_encode(e->tokenizer, e->plain, len, 0, ids, (size_t)n);
     int err = n < 0 ? n : 0;
     for (int i = 0; err == 0 && i < n; i++)
-        err = seq_push(e, ids[i], kind, NULL, why);
+        err = seq_push(e, ids[i], kind, why);
     free(ids);
     return err;
 }

@@ -80,13 +80,9 @@ static int keep_rows(struct engine *e, const float *rows, int tokens)
 static int encode_window(struct engine *e, int tokens, struct problems *why)
 {
     struct sound *s = &e->sound;
-    const struct audio_config *c = &e->model->config.audio;
     const float *rows = encoder_window(s->encoder, tokens);
     int err = keep_rows(e, rows, tokens);
-    for (int i = 0; err == 0 && i < tokens; i++)
-        err = seq_push(e, e->model->config.tokens.audio_pad, KIND_SOUND,
-                       rows + (size_t)i * c->output, why);
-    return err;
+    return err < 0 ? err : seq_push_sound(e, rows, tokens, why);
 }
 
 /* All chunks of the window went through the stem: encode it, prefill it, begin the next. */
@@ -146,7 +142,7 @@ static int begin(struct engine *e, struct problems *why)
     struct sound *s = &e->sound;
     int err = seq_flush_plain(e, KIND_USER, why);
     if (err == 0)
-        err = seq_push(e, e->model->config.tokens.audio_start, KIND_USER, NULL, why);
+        err = seq_push(e, e->model->config.tokens.audio_start, KIND_USER, why);
     if (err < 0)
         return err;
     mel_reset(s->mel);
@@ -222,7 +218,7 @@ int engine_hear_end(struct engine *e, struct problems *why)
     if (err == 0)
         err = keep_mel(e);
     if (err == 0)
-        err = seq_push(e, e->model->config.tokens.audio_end, KIND_USER, NULL, why);
+        err = seq_push(e, e->model->config.tokens.audio_end, KIND_USER, why);
     s->phase = SOUND_ENDED;
     return err;
 }
