@@ -198,20 +198,27 @@ static void remember(struct floor_side *f, const float *pcm)
     f->at += EAR_PERIOD;
 }
 
-static void voice(struct conversation *c, const float *pcm)
+static void tell_voice(struct conversation *c, struct verdict v)
+{
+    struct vad_now now;
+    if (v.kind == VAD_NONE)
+        return;
+    vad_now(c->floor.vad, &now);
+    step(c, (struct turn_event){.kind = v.kind == VAD_START ? TURN_SPEECH_ONSET : TURN_SPEECH_END,
+                                .age = v.age,
+                                .probability = now.probability});
+}
+
+static void voice(struct conversation *c, const struct ear_frame *frame, const float *pcm)
 {
     struct floor_side *f = &c->floor;
     struct vad_event v;
-    struct vad_now now;
+    tell_voice(c, judge_near(&f->judge, frame, f->at));
     for (size_t i = 0; i < EAR_PERIOD;) {
         i += vad_feed(f->vad, pcm + i, EAR_PERIOD - i, &v);
-        if (v.kind == VAD_NONE)
-            continue;
-        vad_now(f->vad, &now);
-        step(c,
-             (struct turn_event){.kind = v.kind == VAD_START ? TURN_SPEECH_ONSET : TURN_SPEECH_END,
-                                 .age = (uint32_t)(v.known - v.at) + (uint32_t)(EAR_PERIOD - i),
-                                 .probability = now.probability});
+        uint32_t age = (uint32_t)(v.known - v.at) + (uint32_t)(EAR_PERIOD - i);
+        if (v.kind != VAD_NONE)
+            tell_voice(c, judge_voice(&f->judge, v.kind, age, f->at));
     }
 }
 
@@ -298,7 +305,7 @@ static void publish(struct conversation *c, const struct ear_frame *frame, float
 int conversation_period(struct conversation *c, const struct ear_frame *frame, uint64_t play_delay)
 {
     struct floor_side *f = &c->floor;
-    float clean[EAR_PERIOD], gated[EAR_PERIOD];
+    float clean[EAR_PERIOD];
     bool muted = f->turn.state == TURN_MUTED;
     struct vad_now now;
     f->flags = 0;
@@ -308,14 +315,14 @@ int conversation_period(struct conversation *c, const struct ear_frame *frame, u
     remember(f, clean);
     if (f->hearing)
         send_sound(c, clean, EAR_PERIOD);
-    judge_listen(&f->judge, frame, gated);
-    voice(c, gated);
+    voice(c, frame, clean);
     read_reports(c);
     tell_events(c);
     watch_player(c);
     vad_now(f->vad, &now);
-    step(c, (struct turn_event){.kind = TURN_TICK, .probability = now.probability});
-    publish(c, frame, now.probability);
+    float probability = judge_probability(&f->judge, now.probability);
+    step(c, (struct turn_event){.kind = TURN_TICK, .probability = probability});
+    publish(c, frame, probability);
     bool sign = f->periods++ % SIGN_PERIODS == 0; /* of life, for who watches the work side */
     if (f->hearing || ring_read_avail(c->orders) > 0 || atomic_load(&c->making) || sign)
         conversation_wake(c);

@@ -1,45 +1,59 @@
 /*
- * daemon/judge.c - the gate before the voice detector; see judge.h.
+ * daemon/judge.c - the voice detector and the measure of somebody near, put together; see judge.h.
  */
 #include "daemon/judge.h"
 
-#include <math.h>
-
 enum {
-    FAR_PERIODS = 30,  /* 300 ms: the room's echo of what was played last */
-    NEAR_PERIODS = 25, /* 250 ms: a syllable's gaps do not shut the gate */
+    NEAR_PERIODS = 50, /* half a second: pauses between words are no end, nor is our own holding */
+    NEAR_DELAY = 10 * EAR_PERIOD, /* samples: so long it takes to notice somebody */
 };
 
-#define FAR_SILENT -60.0f /* dBFS */
+#define FAR_SILENT -70.0f /* dBFS; half a second after the last sound there is no echo either */
 #define NEAR       0.5f   /* somebody is there from here on, ... */
 #define NEAR_EARLY 0.8f   /* ... while the canceller still learns the room */
-#define SHUT       0.01f  /* amplitude */
 
 void judge_open(struct judge *j)
 {
-    *j = (struct judge){.gate = 1};
+    *j = (struct judge){.open = true};
 }
 
-static bool is_open(struct judge *j, const struct ear_frame *f)
+/* Speech is voice that can be a person's. */
+static struct verdict conclude(struct judge *j, uint32_t began, uint32_t ended)
 {
-    if (f->far > FAR_SILENT)
-        j->far_for = FAR_PERIODS;
-    else if (j->far_for > 0)
-        j->far_for--;
-    if (j->far_for == 0) /* near says nothing of echo then */
+    bool speech = j->voice && j->open, was = j->speech;
+    j->speech = speech;
+    if (speech == was)
+        return (struct verdict){.kind = VAD_NONE};
+    return speech ? (struct verdict){.kind = VAD_START, .age = began}
+                  : (struct verdict){.kind = VAD_END, .age = ended};
+}
+
+struct verdict judge_near(struct judge *j, const struct ear_frame *f, uint64_t at)
+{
+    uint64_t voice = at - j->since;
+    if (f->far < FAR_SILENT) {
         j->near_for = 0;
-    else if (f->near >= (f->settled ? NEAR : NEAR_EARLY))
-        j->near_for = NEAR_PERIODS;
-    else if (j->near_for > 0)
-        j->near_for--;
-    return j->far_for == 0 || j->near_for > 0;
+        j->open = true;
+    } else {
+        if (f->near >= (f->settled ? NEAR : NEAR_EARLY))
+            j->near_for = NEAR_PERIODS;
+        else if (j->near_for > 0)
+            j->near_for--;
+        j->open = j->near_for > 0;
+    }
+    return conclude(j, (uint32_t)(voice < NEAR_DELAY ? voice : NEAR_DELAY),
+                    NEAR_PERIODS * EAR_PERIOD);
 }
 
-void judge_listen(struct judge *j, const struct ear_frame *f, float *pcm)
+struct verdict judge_voice(struct judge *j, enum vad_kind kind, uint32_t age, uint64_t at)
 {
-    float to = is_open(j, f) ? 1 : SHUT;
-    float step = (to - j->gate) / EAR_PERIOD;
-    for (int i = 0; i < EAR_PERIOD; i++)
-        pcm[i] = isfinite(f->clean[i]) ? f->clean[i] * (j->gate + step * (float)(i + 1)) : 0;
-    j->gate = to;
+    j->voice = kind == VAD_START;
+    if (j->voice)
+        j->since = at - age;
+    return conclude(j, age, age);
+}
+
+float judge_probability(const struct judge *j, float probability)
+{
+    return j->open ? probability : 0.0f;
 }

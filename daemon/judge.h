@@ -1,10 +1,11 @@
 /*
  * daemon/judge.h - is it a person who speaks while we do, or our own echo?
  *
- * The echo canceller leaves a residue that sounds like speech, because it is: ours. What the ear
- * measures of each period (how likely the microphone holds more than our own echo) opens and shuts
- * a gate in front of the voice detector: while the loudspeaker sounds, the detector hears only what
- * can be a person. While it is silent the gate is wide open.
+ * What the echo canceller leaves of our voice may still sound like speech to the voice detector,
+ * because it is. The ear measures in each period how likely the microphone holds more than our own
+ * echo. While the loudspeaker sounds, speech counts only with that; while it is silent, the
+ * detector is believed. Two witnesses of which neither waits for the other: the first sign of both
+ * is known some 90 ms after a person begins.
  *
  * Threads: one owner.
  */
@@ -12,18 +13,34 @@
 #define PARLEY_DAEMON_JUDGE_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "audio/ear.h"
+#include "vad/vad.h"
 
 struct judge {
-    int far_for;  /* periods for which the far end may still be in the room */
-    int near_for; /* periods for which somebody near is believed to go on */
-    float gate;   /* amplitude at the end of the last period */
+    bool open;      /* what is heard can be a person */
+    int near_for;   /* periods for which somebody is believed to go on, while we sound */
+    bool voice;     /* the detector is between a start and an end ... */
+    uint64_t since; /* ... and the start was at this sample */
+    bool speech;    /* both */
+};
+
+/* What changes: speech begins, ends, or (VAD_NONE) neither, `age` samples ago. */
+struct verdict {
+    enum vad_kind kind;
+    uint32_t age;
 };
 
 void judge_open(struct judge *j);
 
-/* pcm[EAR_PERIOD]: what the voice detector is to hear of the frame. */
-void judge_listen(struct judge *j, const struct ear_frame *frame, float *pcm);
+/* The frame of the period that ends at sample `at`, before the detector's news of it. */
+struct verdict judge_near(struct judge *j, const struct ear_frame *frame, uint64_t at);
+
+/* The detector has found a start or an end `age` samples before `at`. */
+struct verdict judge_voice(struct judge *j, enum vad_kind kind, uint32_t age, uint64_t at);
+
+/* The detector's probability, if a person can be meant by it. */
+float judge_probability(const struct judge *j, float probability);
 
 #endif
