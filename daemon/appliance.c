@@ -345,13 +345,13 @@ static int on_stop(sd_event_source *source, const struct signalfd_siginfo *info,
         _exit(0);
     appliance_log(a, CONF_LOG_INFO, "stopping: signal %u", info->ssi_signo);
     enter(a, APPLIANCE_STOPPING);
-    service_stopping();
     service_end(&a->record, NULL);
     const struct sigaction action = {.sa_handler = end_at_once};
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGALRM, &action, NULL);
     alarm(STOP_DEADLINE_S);
+    service_stopping();
     leave(a, 0);
     sigemptyset(&set);
     sigaddset(&set, SIGTERM);

@@ -1,0 +1,356 @@
+/*
+ * tests/unit/test_parleyd.c - the service as its manager and its owner meet it: a real process, the
+ * small model, silent devices, a notification socket and the control socket of our own.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include <jansson.h>
+
+#include "base/util.h"
+
+#define PROGRAM BINARY_DIR "/parleyd"
+#define MODEL   SOURCE_DIR "/models/parley-mini"
+
+enum { PATIENCE_MS = 60000 }; /* sanitizers on a busy machine */
+
+struct rig {
+    char dir[32], conf[64], control[64], state[64];
+    int notify; /* socket of the service manager */
+    pid_t pid;
+    bool ready;
+};
+
+static void write_conf(struct rig *r, const char *more)
+{
+    FILE *f = fopen(r->conf, "we");
+    fprintf(f,
+            "[model]\npath = %s\ncontext = 2048\n[audio]\ncapture = null:\nplayback = null:\n"
+            "realtime = no\nvad = %s/models/vad/silero.bin\n"
+            "[control]\nsocket = %s\ngroup =\n[service]\nstate = %s\n%s",
+            MODEL, SOURCE_DIR, r->control, r->state, more);
+    fclose(f);
+}
+
+static int rig_up(void **state)
+{
+    struct rig *r = calloc(1, sizeof(*r));
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    snprintf(r->dir, sizeof(r->dir), "/tmp/parleyd-XXXXXX");
+    if (mkdtemp(r->dir) == NULL)
+        return -1;
+    snprintf(r->conf, sizeof(r->conf), "%s/conf", r->dir);
+    snprintf(r->control, sizeof(r->control), "%s/control", r->dir);
+    snprintf(r->state, sizeof(r->state), "%s/state", r->dir);
+    mkdir(r->state, 0700);
+    snprintf(a.sun_path, sizeof(a.sun_path), "%s/notify", r->dir);
+    r->notify = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (bind(r->notify, (struct sockaddr *)&a, sizeof(a)) < 0)
+        return -1;
+    write_conf(r, "");
+    *state = r;
+    return 0;
+}
+
+static int rig_down(void **state)
+{
+    struct rig *r = *state;
+    if (r->pid > 0) {
+        kill(r->pid, SIGKILL);
+        waitpid(r->pid, NULL, 0);
+    }
+    close(r->notify);
+    pid_t pid = fork();
+    if (pid == 0) {
+        execlp("rm", "rm", "-rf", r->dir, (char *)NULL);
+        _exit(127);
+    }
+    waitpid(pid, NULL, 0);
+    free(r);
+    return 0;
+}
+
+static void start(struct rig *r)
+{
+    char socket[128];
+    snprintf(socket, sizeof(socket), "%s/notify", r->dir);
+    r->ready = false;
+    r->pid = fork();
+    if (r->pid == 0) {
+        setenv("NOTIFY_SOCKET", socket, 1);
+        setenv("WATCHDOG_USEC", "2000000", 1);
+        int fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
+        dup2(fd, STDERR_FILENO);
+        execl(PROGRAM, "parleyd", "--config", r->conf, (char *)NULL);
+        _exit(127);
+    }
+}
+
+/* Waits until the service says something that contains `text`; false if it ends before. */
+static bool notified(struct rig *r, const char *text)
+{
+    char said[1024];
+    for (int ms = 0; ms < PATIENCE_MS; ms += 100) {
+        struct pollfd p = {.fd = r->notify, .events = POLLIN};
+        if (poll(&p, 1, 100) == 1) {
+            ssize_t n = recv(r->notify, said, sizeof(said) - 1, 0);
+            said[n > 0 ? n : 0] = '\0';
+            r->ready = r->ready || strstr(said, "READY=1") != NULL;
+            if (strstr(said, text) != NULL)
+                return true;
+        } else if (waitpid(r->pid, NULL, WNOHANG | WNOWAIT) == r->pid || kill(r->pid, 0) < 0) {
+            return false;
+        }
+    }
+    return false;
+}
+
+static void start_ready(struct rig *r)
+{
+    start(r);
+    if (!notified(r, "READY=1"))
+        fail_msg("parleyd did not become ready");
+}
+
+static int ended(struct rig *r)
+{
+    int status;
+    for (int ms = 0; ms < PATIENCE_MS; ms += 10) {
+        char said[1024]; /* a manager that does not read would hold parleyd up */
+        while (recv(r->notify, said, sizeof(said), MSG_DONTWAIT) > 0)
+            ;
+        if (waitpid(r->pid, &status, WNOHANG) == r->pid) {
+            r->pid = 0;
+            return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+        }
+        usleep(10000);
+    }
+    fail_msg("parleyd did not end");
+    return -1;
+}
+
+static void killed(struct rig *r)
+{
+    kill(r->pid, SIGKILL);
+    assert_int_equal(ended(r), -SIGKILL);
+}
+
+/* A request and its reply. */
+static json_t *control(struct rig *r, const char *request)
+{
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    char *line = NULL;
+    size_t cap = 0;
+    snprintf(a.sun_path, sizeof(a.sun_path), "%s", r->control);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    for (int i = 0; connect(fd, (struct sockaddr *)&a, sizeof(a)) < 0; i++) {
+        if (i == 1000)
+            fail_msg("control socket: %s", strerror(errno));
+        usleep(10000);
+    }
+    FILE *f = fdopen(fd, "r+");
+    dprintf(fd, "%s\n", request);
+    assert_true(getline(&line, &cap, f) > 0);
+    json_t *reply = json_loads(line, 0, NULL);
+    assert_non_null(reply);
+    fclose(f);
+    free(line);
+    return reply;
+}
+
+static void accepted(struct rig *r, const char *request)
+{
+    json_t *reply = control(r, request);
+    if (!json_is_true(json_object_get(reply, "ok")))
+        fail_msg("%s: %s", request, json_string_value(json_object_get(reply, "error")));
+    json_decref(reply);
+}
+
+static void status_has(struct rig *r, const char *key, json_t *wanted)
+{
+    json_t *reply = control(r, "{\"cmd\":\"status\"}");
+    json_t *found = json_object_get(reply, key);
+    if (!json_equal(found, wanted)) {
+        char *text = json_dumps(reply, 0);
+        fail_msg("%s in %s", key, text);
+    }
+    json_decref(wanted);
+    json_decref(reply);
+}
+
+static void test_ready_and_stopped(void **state)
+{
+    struct rig *r = *state;
+    start_ready(r);
+    status_has(r, "state", json_string("ready"));
+    status_has(r, "floor", json_string("idle"));
+    assert_true(notified(r, "WATCHDOG=1"));
+    kill(r->pid, SIGTERM);
+    assert_true(notified(r, "STOPPING=1"));
+    assert_int_equal(ended(r), 0);
+    assert_int_equal(access(r->control, F_OK), -1);
+}
+
+static void test_mute_and_volume_outlast(void **state)
+{
+    struct rig *r = *state;
+    start_ready(r);
+    accepted(r, "{\"cmd\":\"mute\"}");
+    accepted(r, "{\"cmd\":\"volume\",\"number\":35}");
+    killed(r);
+    start_ready(r);
+    status_has(r, "muted", json_true());
+    status_has(r, "volume", json_integer(35));
+    for (int i = 0; i < 500; i++) { /* the floor has been told */
+        json_t *reply = control(r, "{\"cmd\":\"status\"}");
+        const char *floor = json_string_value(json_object_get(reply, "floor"));
+        bool muted = floor != NULL && strcmp(floor, "muted") == 0;
+        json_decref(reply);
+        if (muted)
+            break;
+        usleep(10000);
+    }
+    status_has(r, "floor", json_string("muted"));
+    accepted(r, "{\"cmd\":\"unmute\"}");
+    kill(r->pid, SIGTERM);
+    assert_int_equal(ended(r), 0);
+}
+
+static void test_crash_loop(void **state)
+{
+    struct rig *r = *state;
+    for (int i = 0; i < 3; i++) {
+        start(r);
+        assert_true(notified(r, i < 2 ? "READY=1" : "STATUS=waiting 5 s after a crash"));
+        status_has(r, "quick_crashes", json_integer(i));
+        killed(r);
+    }
+    start(r);
+    assert_true(notified(r, "STATUS=safe mode after 3 quick crashes"));
+    status_has(r, "state", json_string("safe"));
+    assert_false(r->ready);
+    json_t *reply = control(r, "{\"cmd\":\"wake\"}");
+    const char *error = json_string_value(json_object_get(reply, "error"));
+    assert_string_equal(error, "safe mode after 3 quick crashes: it crashed or was killed in phase "
+                               "'pausing'");
+    json_decref(reply);
+    kill(r->pid, SIGTERM);
+    assert_int_equal(ended(r), 0);
+    start_ready(r); /* somebody restarted it: a new beginning */
+    status_has(r, "quick_crashes", json_integer(0));
+}
+
+static void test_missing_model(void **state)
+{
+    struct rig *r = *state;
+    write_conf(r, "[speech]\nspeaker = nobody-at-all\n");
+    start(r);
+    assert_true(notified(r, "STATUS=failed: "));
+    assert_int_equal(ended(r), 1);
+    assert_false(r->ready);
+    start(r);
+    assert_true(notified(r, "STATUS=waiting 1 s after a crash: "));
+    json_t *reply = control(r, "{\"cmd\":\"status\"}");
+    const char *why = json_string_value(json_object_get(reply, "last_end"));
+    assert_non_null(strstr(why, "nobody-at-all"));
+    json_decref(reply);
+}
+
+static void test_bad_configuration(void **state)
+{
+    struct rig *r = *state;
+    write_conf(r, "log_level = loud\n");
+    start(r);
+    assert_int_equal(ended(r), 2);
+}
+
+static void test_reload(void **state)
+{
+    struct rig *r = *state;
+    start_ready(r);
+    accepted(r, "{\"cmd\":\"volume\",\"number\":35}");
+    write_conf(r, "log_level = error\n[audio]\nnoise = yes\n");
+    kill(r->pid, SIGHUP);
+    assert_true(notified(r, "RELOADING=1"));
+    assert_true(notified(r, "READY=1"));
+    status_has(r, "volume", json_integer(35)); /* the file says nothing new of it */
+    write_conf(r, "log_level = rubbish\n");
+    kill(r->pid, SIGHUP);
+    assert_true(notified(r, "READY=1"));
+    status_has(r, "state", json_string("ready"));
+    kill(r->pid, SIGTERM);
+    assert_int_equal(ended(r), 0);
+}
+
+/* Any moment is a good one to be stopped. */
+static void test_stopped_at_any_time(void **state)
+{
+    struct rig *r = *state;
+    for (int i = 0; i < 20; i++) {
+        start(r);
+        usleep((useconds_t)(i * 15000));
+        kill(r->pid, SIGTERM);
+        int code = ended(r); /* before main() has blocked it, the signal itself ends it */
+        assert_true(code == 0 || code == -SIGTERM);
+    }
+    start_ready(r);
+    kill(r->pid, SIGTERM);
+    kill(r->pid, SIGTERM);
+    int code = ended(r);
+    assert_true(code == 0 || code == -SIGTERM);
+}
+
+static void test_metrics_and_watch(void **state)
+{
+    struct rig *r = *state;
+    start_ready(r);
+    json_t *reply = control(r, "{\"cmd\":\"metrics\"}");
+    const char *text = json_string_value(json_object_get(reply, "text"));
+    assert_non_null(strstr(text, "\nparley_ready 1\n"));
+    assert_non_null(strstr(text, "\nparley_starts_total 1\n"));
+    assert_non_null(strstr(text, "parley_first_sound_seconds_bucket{le=\"+Inf\"} 0\n"));
+    json_decref(reply);
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    snprintf(a.sun_path, sizeof(a.sun_path), "%s", r->control);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&a, sizeof(a)), 0);
+    dprintf(fd, "{\"cmd\":\"watch\"}\n");
+    FILE *f = fdopen(fd, "r");
+    char *line = NULL;
+    size_t cap = 0;
+    assert_true(getline(&line, &cap, f) > 0);
+    accepted(r, "{\"cmd\":\"mute\"}");
+    do
+        assert_true(getline(&line, &cap, f) > 0);
+    while (strstr(line, "\"event\":\"mute\"") == NULL);
+    free(line);
+    fclose(f);
+}
+
+#define TEST(f) cmocka_unit_test_setup_teardown(f, rig_up, rig_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(test_ready_and_stopped),   TEST(test_mute_and_volume_outlast), TEST(test_crash_loop),
+        TEST(test_missing_model),       TEST(test_bad_configuration),       TEST(test_reload),
+        TEST(test_stopped_at_any_time), TEST(test_metrics_and_watch),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
