@@ -22,6 +22,12 @@ void thread_join(struct thread *t)
     pthread_join(t->id, NULL);
 }
 
+int thread_realtime(bool on)
+{
+    const struct sched_param p = {.sched_priority = on ? 10 : 0};
+    return -pthread_setschedparam(pthread_self(), on ? SCHED_FIFO : SCHED_OTHER, &p);
+}
+
 int thread_cpus(void)
 {
     cpu_set_t set;

@@ -8,6 +8,7 @@
 #define PARLEY_BASE_THREAD_H
 
 #include <pthread.h>
+#include <stdbool.h>
 
 struct thread {
     pthread_t id;
@@ -19,6 +20,10 @@ int thread_start(struct thread *t, const char *name, void *(*main)(void *), void
 
 /* Waits for the end of `main`. */
 void thread_join(struct thread *t);
+
+/* Asks for real-time priority for the calling thread, or gives it back. 0 or negative errno: -EPERM
+ * where the system allows none. */
+int thread_realtime(bool on);
 
 /* Processors this process may run on, at least 1. */
 int thread_cpus(void);
