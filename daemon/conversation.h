@@ -73,6 +73,18 @@ int conversation_period(struct conversation *c, const struct ear_frame *frame, u
  * period. */
 void conversation_event(struct conversation *c, enum turn_event_kind kind);
 
+/* Floor: a written turn of the person's, or words to be said as they stand; whatever is going on
+ * is over. Answered aloud, and remembered, like any other turn. -EBUSY: one is waiting for the next
+ * period already; -EINVAL: empty, or no UTF-8; -ENOMEM. Nothing happens while muted. */
+int conversation_ask(struct conversation *c, const char *text);
+int conversation_say(struct conversation *c, const char *text);
+
+/* Floor: stops, and forgets everything but the system text. */
+void conversation_forget(struct conversation *c);
+
+/* Floor: one of the short sounds, over whatever plays. */
+void conversation_earcon(struct conversation *c, enum turn_earcon e);
+
 /* Work: what conversation_work would do now, were it called; changes nothing. */
 int conversation_next(struct conversation *c);
 

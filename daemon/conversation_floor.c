@@ -10,6 +10,7 @@
 
 #include "base/util.h"
 #include "daemon/conversation_private.h"
+#include "model/utf8.h"
 
 enum { MS = EAR_RATE / 1000, REACH_MORE = EAR_RATE, SIGN_PERIODS = 100 };
 
@@ -46,6 +47,7 @@ int floor_open(struct conversation *c, const struct conversation_opts *o, struct
 
 void floor_close(struct floor_side *f)
 {
+    free(f->written);
     vad_close(f->vad);
     earcons_close(&f->earcons);
     free(f->past);
@@ -56,6 +58,39 @@ void conversation_event(struct conversation *c, enum turn_event_kind kind)
     struct floor_side *f = &c->floor;
     if (f->n_events < EVENTS_MOST)
         f->events[f->n_events++] = kind;
+}
+
+static int write_turn(struct conversation *c, const char *text, bool say)
+{
+    struct floor_side *f = &c->floor;
+    if (f->written != NULL)
+        return -EBUSY;
+    if (text[0] == '\0' || !utf8_valid(text, strlen(text)))
+        return -EINVAL;
+    f->written = strdup(text);
+    f->say = say;
+    return f->written != NULL ? 0 : -ENOMEM;
+}
+
+int conversation_ask(struct conversation *c, const char *text)
+{
+    return write_turn(c, text, false);
+}
+
+int conversation_say(struct conversation *c, const char *text)
+{
+    return write_turn(c, text, true);
+}
+
+void conversation_forget(struct conversation *c)
+{
+    c->floor.clear = true;
+}
+
+void conversation_earcon(struct conversation *c, enum turn_earcon e)
+{
+    if ((unsigned)e < TURN_EARCONS && e != TURN_EARCON_NONE)
+        player_earcon(c->player, c->floor.earcons.pcm[e], c->floor.earcons.n[e]);
 }
 
 /* -- To the work side ------------------------------------------------------------------------- */
@@ -84,18 +119,25 @@ static void send_past(struct conversation *c, uint64_t from)
 static void send(struct conversation *c, enum order_kind kind, const struct turn_actions *a,
                  uint64_t heard)
 {
-    const struct order o = {.kind = kind,
-                            .turn = a->turn,
-                            .answer = a->answer,
-                            .sound = ring_write_at(c->sound),
-                            .heard = heard};
-    if (ring_write(c->orders, &o, 1) == 0) /* the work side hangs */
-        conversation_event(c, TURN_MODEL_FAILED);
+    struct order o = {.kind = kind,
+                      .turn = a->turn,
+                      .answer = a->answer,
+                      .sound = ring_write_at(c->sound),
+                      .heard = heard};
+    if (kind == ORDER_HEAR && c->floor.written != NULL) {
+        o.text = c->floor.written;
+        o.say = c->floor.say;
+        c->floor.written = NULL;
+    }
+    if (ring_write(c->orders, &o, 1) == 1)
+        return;
+    free(o.text);
+    conversation_event(c, TURN_MODEL_FAILED); /* the work side hangs */
 }
 
 static void hear(struct conversation *c, enum order_kind kind, const struct turn_actions *a)
 {
-    c->floor.hearing = true;
+    c->floor.hearing = true; /* a written turn ends with the same step, and has no past */
     c->floor.overflowed = false;
     send(c, kind, a, 0);
     send_past(c, a->hear_from);
@@ -126,7 +168,7 @@ static void obey_player(struct conversation *c, const struct turn_actions *a)
 static void obey_work(struct conversation *c, const struct turn_actions *a, uint64_t heard)
 {
     struct floor_side *f = &c->floor;
-    if (a->set & (TURN_DO_FORGET | TURN_DO_HEAR_END))
+    if (a->set & TURN_DO_FORGET)
         f->hearing = false;
     if (a->set & TURN_DO_TRUNCATE)
         send(c, ORDER_TRUNCATE, a, heard);
@@ -138,8 +180,10 @@ static void obey_work(struct conversation *c, const struct turn_actions *a, uint
         send(c, ORDER_COMPACT, a, 0);
     if (a->set & TURN_DO_HEAR)
         hear(c, ORDER_HEAR, a);
-    if (a->set & TURN_DO_HEAR_END)
+    if (a->set & TURN_DO_HEAR_END) {
+        f->hearing = false;
         send(c, ORDER_HEAR_END, a, 0);
+    }
 }
 
 /* Counts, and how long things took. */
@@ -247,9 +291,19 @@ static void read_reports(struct conversation *c)
 static void tell_events(struct conversation *c)
 {
     struct floor_side *f = &c->floor;
+    if (f->written != NULL)
+        step(c, (struct turn_event){.kind = TURN_ASKED});
+    free(f->written); /* muted: nobody has taken it */
+    f->written = NULL;
     for (int i = 0; i < f->n_events; i++)
         step(c, (struct turn_event){.kind = f->events[i], .turn = f->turn.turn});
     f->n_events = 0;
+    if (f->clear) {
+        const struct turn_actions now = {.turn = f->turn.turn, .answer = f->turn.answer};
+        step(c, (struct turn_event){.kind = TURN_STOP});
+        send(c, ORDER_CLEAR, &now, 0);
+    }
+    f->clear = false;
     if (f->overflowed && f->hearing)
         step(c, (struct turn_event){.kind = TURN_OVERFLOW, .turn = f->turn.turn});
     f->overflowed = false;

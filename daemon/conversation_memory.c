@@ -23,6 +23,7 @@ static void drop_oldest(struct work_side *w, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         free(w->past[i].pcm);
+        free(w->past[i].text);
         free(w->past[i].ids);
     }
     if (n < w->n_past)
@@ -56,11 +57,14 @@ static int keep(struct work_side *w)
     float *fitting = realloc(w->pcm, w->n * sizeof(float) + 1);
     w->past[w->n_past++] = (struct memory){.pcm = fitting != NULL ? fitting : w->pcm,
                                            .n = w->n,
+                                           .text = w->text,
+                                           .say = w->say,
                                            .ids = ids,
                                            .n_ids = n,
                                            .positions = engine_length(e) - w->base};
     w->recall = w->n_past;
     w->pcm = NULL;
+    w->text = NULL;
     w->n = w->cap = w->fed = 0;
     return 0;
 }
@@ -107,6 +111,8 @@ int memory_close_turn(struct conversation *c, uint64_t heard, bool all)
 static int at_hand(const struct work_side *w)
 {
     double seconds = (double)w->n / EAR_RATE;
+    if (w->wanted && w->text != NULL)
+        return (int)min_size(strlen(w->text), INT32_MAX / 2);
     return w->wanted ? (int)engine_sound_tokens(w->session->engine, seconds) : 0;
 }
 
@@ -132,6 +138,17 @@ int memory_compact(struct conversation *c)
     return err;
 }
 
+int memory_clear(struct conversation *c)
+{
+    struct work_side *w = &c->work;
+    struct report r = {.kind = REPORT_FORGOT, .a = (int64_t)w->n_past, .c = w->system_at};
+    drop_oldest(w, w->n_past);
+    w->recall = 0;
+    w->recall_open = false;
+    work_report(c, &r);
+    return engine_rewind(w->session->engine, w->system_at, &w->why);
+}
+
 bool memory_recalling(const struct work_side *w)
 {
     return w->recall < w->n_past;
@@ -141,7 +158,7 @@ bool memory_recalling(const struct work_side *w)
 static int recall_answer(struct work_side *w, const struct memory *m, struct problems *why)
 {
     struct engine *e = w->session->engine;
-    int err = engine_hear_end(e, why);
+    int err = m->text == NULL ? engine_hear_end(e, why) : 0;
     if (err == 0)
         err = engine_answer(e, why);
     if (err == 0)
@@ -156,7 +173,9 @@ static int recall_piece(struct work_side *w, struct problems *why)
     const struct memory *m = &w->past[w->recall];
     int err = 0;
     if (!w->recall_open) {
-        err = engine_turn(w->session->engine, why);
+        err = m->say ? 0 : engine_turn(w->session->engine, why);
+        if (err == 0 && m->text != NULL && !m->say)
+            err = engine_text(w->session->engine, m->text, why);
         w->recall_open = true;
         w->recall_fed = 0;
     }
@@ -176,12 +195,8 @@ int memory_recall(struct conversation *c, struct problems *why)
     int err = recall_piece(w, why);
     if (err == 0)
         return 0;
-    struct report r = {.kind = REPORT_FORGOT, .a = (int64_t)w->n_past, .c = w->system_at};
-    drop_oldest(w, w->n_past);
-    w->recall = 0;
     problems_free(why);
-    work_report(c, &r);
-    return engine_rewind(w->session->engine, w->system_at, why);
+    return memory_clear(c);
 }
 
 void memory_free(struct work_side *w)

@@ -38,6 +38,7 @@ enum order_kind {
     ORDER_CLOSE,     /* the answer was heard to its end, or was empty */
     ORDER_FORGET,    /* there was no turn */
     ORDER_COMPACT,   /* the oldest turns go */
+    ORDER_CLEAR,     /* all turns go */
 };
 
 struct order {
@@ -45,6 +46,8 @@ struct order {
     uint32_t turn, answer;
     uint64_t sound; /* position in the ring of sound */
     uint64_t heard; /* samples at SPEECH_RATE */
+    char *text;     /* of a written HEAR, NULL: it is spoken; the receiver's from now on */
+    bool say;       /* not the person's words but ours */
 };
 
 enum report_kind {
@@ -81,6 +84,10 @@ struct floor_side {
     bool hearing;       /* sound goes to the work side */
     bool overflowed;    /* some of it found no room */
 
+    bool clear;    /* everything is to be forgotten */
+    char *written; /* the turn that is asked for, until it is sent */
+    bool say;
+
     enum turn_event_kind events[EVENTS_MOST];
     int n_events;
 
@@ -103,6 +110,8 @@ struct floor_side {
 struct memory {
     float *pcm; /* [n] at 16 kHz */
     size_t n;
+    char *text; /* ... or, if it was written */
+    bool say;
     int32_t *ids; /* [n_ids] of the answer, as far as it was heard */
     int n_ids;
     int positions; /* that all this takes */
@@ -129,6 +138,8 @@ struct work_side {
     uint32_t turn, answer;
     float *pcm; /* [n] its sound */
     size_t n, cap;
+    char *text;     /* ... or what is written of it */
+    bool say;       /* ... as words of ours */
     bool ended;     /* no more sound */
     bool answering; /* an answer is wanted */
     bool cut;       /* none is, nor will it be: the turn is to be closed as it is */
@@ -141,6 +152,7 @@ struct work_side {
     int reply_at;  /* ... and before the answer's first token */
     bool replying; /* reply is open */
     struct reply reply;
+    int32_t *ids; /* words to be said, of `reply` */
     struct heard heard;
     bool begun;     /* in the player's queue */
     bool announced; /* READY was said */
@@ -203,6 +215,7 @@ void work_report(struct conversation *c, struct report *r);
 /* conversation_memory.c: turns that are over; called by the work side. */
 int memory_close_turn(struct conversation *c, uint64_t heard, bool all);
 int memory_compact(struct conversation *c);
+int memory_clear(struct conversation *c);
 bool memory_recalling(const struct work_side *w);
 int memory_recall(struct conversation *c, struct problems *why);
 void memory_free(struct work_side *w);

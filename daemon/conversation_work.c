@@ -106,6 +106,9 @@ static int order_hear(struct conversation *c, const struct order *o)
     w->wanted = true;
     w->turn = o->turn;
     w->n = 0;
+    free(w->text);
+    w->text = o->text;
+    w->say = o->say;
     w->ended = w->answering = w->cut = w->stuck = false;
     return 0;
 }
@@ -174,6 +177,10 @@ static int obey(struct conversation *c, const struct order *o)
     case ORDER_FORGET:
         w->wanted = w->stuck = false;
         return take_back(c);
+    case ORDER_CLEAR:
+        w->wanted = w->stuck = w->cut = false;
+        err = take_back(c);
+        return err < 0 ? err : memory_clear(c);
     default:
         return order_compact(c);
     }
@@ -238,31 +245,68 @@ static int hear_piece(struct conversation *c)
     return err;
 }
 
-/* The turn's end, in two pieces: the rest of the sound; the rest of the prompt. */
-static int prompt_piece(struct conversation *c)
+/* A written turn; what we are to say is no turn of the person's. */
+static int read_text(struct conversation *c)
 {
     struct work_side *w = &c->work;
     struct engine *e = w->session->engine;
-    const struct reply_opts o = {.max_tokens = w->max_tokens};
-    if (w->phase == OPEN) {
-        int err = engine_hear_end(e, &w->why);
-        if (err == 0)
-            w->phase = HEARD;
+    int err = 0;
+    w->base = engine_length(e);
+    if (!w->say && (err = open_turn(c)) == 0)
+        err = engine_text(e, w->text, &w->why);
+    return err;
+}
+
+/* The words to be said, if they are given. */
+static int given_words(struct work_side *w, struct reply_opts *o)
+{
+    size_t len = w->say ? strlen(w->text) : 0;
+    if (len == 0)
+        return 0;
+    const struct tokenizer *t = w->session->tokenizer;
+    int n = tokenizer_encode(t, w->text, len, 0, NULL, 0);
+    if (n < 0)
+        return n;
+    free(w->ids);
+    w->ids = malloc(((size_t)n + 1) * sizeof(*w->ids));
+    if (w->ids == NULL)
+        return -ENOMEM;
+    o->ids = w->ids;
+    o->n_ids = o->max_tokens = tokenizer_encode(t, w->text, len, 0, w->ids, (size_t)n);
+    return o->n_ids < 0 ? o->n_ids : 0;
+}
+
+/* The turn's end, in two pieces: the rest of the sound; the rest of the prompt. */
+static int begin_answer(struct conversation *c)
+{
+    struct work_side *w = &c->work;
+    struct reply_opts o = {.max_tokens = w->max_tokens};
+    int err = given_words(w, &o);
+    if (err < 0)
         return err;
-    }
-    w->reply_at = -1;
-    int err =
-        w->answering ? reply_begin(&w->reply, w->session, &o, &w->why) : engine_answer(e, &w->why);
+    err = w->answering ? reply_begin(&w->reply, w->session, &o, &w->why)
+                       : engine_answer(w->session->engine, &w->why);
     w->replying = w->answering;
     if (err < 0)
         return err;
-    w->reply_at = engine_length(e);
+    w->reply_at = engine_length(w->session->engine);
     w->phase = ANSWERING;
     w->begun = w->announced = false;
     w->cost = 0;
     heard_begin(&w->heard);
     atomic_store(&c->making, w->answering);
     return w->cut ? memory_close_turn(c, 0, false) : 0;
+}
+
+static int prompt_piece(struct conversation *c)
+{
+    struct work_side *w = &c->work;
+    if (w->phase == HEARD)
+        return begin_answer(c);
+    int err = w->text != NULL ? read_text(c) : engine_hear_end(w->session->engine, &w->why);
+    if (err == 0)
+        w->phase = HEARD;
+    return err;
 }
 
 /* -- Pieces: answering ------------------------------------------------------------------------ */
@@ -401,7 +445,7 @@ static int do_piece(struct conversation *c, enum conversation_work kind)
     case WORK_HEAR:
         return hear_piece(c);
     case WORK_PROMPT:
-        if (w->n >= LEAST)
+        if (w->n >= LEAST || w->text != NULL)
             return prompt_piece(c);
         report(c, REPORT_EMPTY); /* no sound to speak of */
         w->stuck = true;
@@ -468,4 +512,6 @@ void work_close(struct work_side *w)
     memory_free(w);
     problems_free(&w->why);
     free(w->pcm);
+    free(w->text);
+    free(w->ids);
 }

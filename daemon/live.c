@@ -17,6 +17,7 @@
 #include "base/ring.h"
 #include "base/thread.h"
 #include "base/util.h"
+#include "model/utf8.h"
 
 enum {
     WISHES = 64,
@@ -30,6 +31,14 @@ enum {
     DELAY_CHANGE_MS = 20, /* the ear is told of no smaller one */
 };
 
+enum wish_kind { WISH_EVENT, WISH_ASK, WISH_SAY, WISH_FORGET, WISH_EARCON };
+
+struct wish {
+    enum wish_kind kind;
+    int what;   /* the event, the earcon */
+    char *text; /* the floor's from now on */
+};
+
 struct live {
     struct live_opts opts;
     int rate;
@@ -37,7 +46,7 @@ struct live {
     struct audio *audio;
     struct ear *ear;
     struct conversation *conversation;
-    struct ring *wishes; /* enum turn_event_kind, owner -> floor */
+    struct ring *wishes; /* struct wish, owner -> floor */
     struct ring *bytes;  /* char, floor -> owner */
     struct ring *sizes;  /* size_t of each line; written behind its bytes */
     int fd;              /* eventfd: lines have come */
@@ -161,11 +170,33 @@ static void count_overruns(struct live *l, int notices)
     }
 }
 
+/* False: not in this period. */
+static bool tell_wish(struct live *l, const struct wish *w)
+{
+    switch (w->kind) {
+    case WISH_EVENT:
+        conversation_event(l->conversation, (enum turn_event_kind)w->what);
+        return true;
+    case WISH_ASK:
+        return conversation_ask(l->conversation, w->text) != -EBUSY;
+    case WISH_SAY:
+        return conversation_say(l->conversation, w->text) != -EBUSY;
+    case WISH_FORGET:
+        conversation_forget(l->conversation);
+        return true;
+    default:
+        conversation_earcon(l->conversation, (enum turn_earcon)w->what);
+        return true;
+    }
+}
+
 static void tell_wishes(struct live *l)
 {
-    enum turn_event_kind kind;
-    while (ring_read(l->wishes, &kind, 1) == 1)
-        conversation_event(l->conversation, kind);
+    const void *w;
+    while (ring_read_begin(l->wishes, &w, 1) == 1 && tell_wish(l, w)) {
+        free(((const struct wish *)w)->text);
+        ring_read_end(l->wishes, 1);
+    }
 }
 
 /* The devices' own delays, when they have changed by more than they waver. A hint that is a little
@@ -240,9 +271,42 @@ static void *floor_main(void *arg)
 
 /* -- The owner -------------------------------------------------------------------------------- */
 
+static int wish(struct live *l, enum wish_kind kind, int what, const char *text)
+{
+    struct wish w = {.kind = kind, .what = what};
+    if (text != NULL && (text[0] == '\0' || !utf8_valid(text, strlen(text))))
+        return -EINVAL;
+    if (text != NULL && (w.text = strdup(text)) == NULL)
+        return -ENOMEM;
+    if (ring_write(l->wishes, &w, 1) == 1)
+        return 0;
+    free(w.text);
+    return -EAGAIN;
+}
+
 int live_event(struct live *l, enum turn_event_kind kind)
 {
-    return ring_write(l->wishes, &kind, 1) == 1 ? 0 : -EAGAIN;
+    return wish(l, WISH_EVENT, (int)kind, NULL);
+}
+
+int live_ask(struct live *l, const char *text)
+{
+    return wish(l, WISH_ASK, 0, text);
+}
+
+int live_say(struct live *l, const char *text)
+{
+    return wish(l, WISH_SAY, 0, text);
+}
+
+int live_forget(struct live *l)
+{
+    return wish(l, WISH_FORGET, 0, NULL);
+}
+
+int live_earcon(struct live *l, enum turn_earcon e)
+{
+    return wish(l, WISH_EARCON, (int)e, NULL);
 }
 
 void live_volume(struct live *l, float gain)
@@ -272,7 +336,7 @@ void live_progress(const struct live *l, struct live_progress *p)
 
 static int open_rings(struct live *l)
 {
-    int err = ring_open(&l->wishes, sizeof(enum turn_event_kind), WISHES, 0);
+    int err = ring_open(&l->wishes, sizeof(struct wish), WISHES, 0);
     if (err == 0)
         err = ring_open(&l->bytes, 1, LINE_BYTES, 0);
     if (err == 0)
@@ -341,6 +405,10 @@ int live_open(struct live **ret, const struct live_opts *o, struct problems *why
     }
     if (o->volume > 0)
         live_volume(l, o->volume);
+    if (o->muted) {
+        audio_mute(l->audio, true);
+        live_event(l, TURN_MUTE);
+    }
     *ret = l;
     return 0;
 }
@@ -379,6 +447,9 @@ void live_close(struct live *l)
     conversation_close(l->conversation);
     ear_close(l->ear);
     player_close(l->player);
+    struct wish w;
+    while (l->wishes != NULL && ring_read(l->wishes, &w, 1) == 1)
+        free(w.text);
     ring_close(l->wishes);
     ring_close(l->bytes);
     ring_close(l->sizes);

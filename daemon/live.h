@@ -40,6 +40,7 @@ struct live_opts {
     const char *system;             /* system text */
     const struct turn_opts *turn;
     bool tell_cut, texts; /* as conversation_opts */
+    bool muted;           /* at the start */
     int max_tokens;
 };
 
@@ -51,6 +52,13 @@ int live_start(struct live *l, struct problems *why);
 
 /* Mute, unmute, stop, wake: in the next period. -EAGAIN when too many wait. */
 int live_event(struct live *l, enum turn_event_kind kind);
+
+/* A written turn, answered aloud; words to be said as they stand; everything forgotten; a short
+ * sound: as conversation.h, in the next period. -EINVAL: no UTF-8, -EAGAIN, -ENOMEM. */
+int live_ask(struct live *l, const char *text);
+int live_say(struct live *l, const char *text);
+int live_forget(struct live *l);
+int live_earcon(struct live *l, enum turn_earcon e);
 
 /* Amplitude factor of everything that sounds. */
 void live_volume(struct live *l, float gain);

@@ -62,13 +62,24 @@ static void decode_piece(struct reply *r, struct reply_piece *p)
     p->text = r->text;
 }
 
+/* 1 and the next word, 0 at the end. */
+static int choose_word(struct reply *r, int32_t *id, struct problems *why)
+{
+    if (r->opts.ids == NULL)
+        return engine_next(r->s->engine, id, why);
+    if (r->stats.tokens == r->opts.n_ids)
+        return 0;
+    *id = r->opts.ids[r->stats.tokens];
+    return engine_force(r->s->engine, *id, why);
+}
+
 /* REPLY_TEXT, or 0 when the words are at their end. */
 static int next_word(struct reply *r, struct reply_piece *p, struct problems *why)
 {
     if (r->stats.tokens == r->opts.max_tokens)
         return end_words(r, "max_tokens");
     double before = elapsed(r);
-    int got = engine_next(r->s->engine, &p->id, why);
+    int got = choose_word(r, &p->id, why);
     if (got == 0)
         return end_words(r, "end");
     if (got == -ENOSPC && r->stats.tokens > 0) {
@@ -82,6 +93,8 @@ static int next_word(struct reply *r, struct reply_piece *p, struct problems *wh
         r->stats.first_token_s = elapsed(r);
     else
         r->stats.thinker_s += elapsed(r) - before;
+    if (r->stats.tokens < r->opts.max_tokens)
+        engine_ahead(r->s->engine); /* the Thinker goes on while the Talker speaks */
     if (r->s->talker != NULL && !r->speech_done)
         talker_text(r->s->talker, p->id);
     decode_piece(r, p);

@@ -21,6 +21,9 @@
 struct reply_opts {
     int max_tokens; /* 0 = 1024 */
     int max_frames; /* 0 = the checkpoint's */
+    const int32_t
+        *ids;  /* [n_ids] words to be said instead of the Thinker's; kept by the caller ... */
+    int n_ids; /* ... as long as the reply lives; ids NULL = the Thinker's */
 };
 
 struct reply_stats {

@@ -278,6 +278,18 @@ static void idle_wake(struct turn *t, const struct turn_event *e, struct turn_ac
     }
 }
 
+/* What is written needs no hearing and cannot go on. Who speaks meanwhile is not part of it. */
+static void idle_asked(struct turn *t, const struct turn_event *e, struct turn_actions *a)
+{
+    (void)e;
+    t->deaf = t->speech;
+    start_turn(t, a, t->now);
+    a->hear_from = t->turn_at = t->now;
+    t->forced = true;
+    end_hearing(t, a);
+    commit(t, a);
+}
+
 static void say_lost(struct turn *t, const struct turn_event *e, struct turn_actions *a)
 {
     (void)t, (void)e;
@@ -444,6 +456,13 @@ static void wake(struct turn *t, const struct turn_event *e, struct turn_actions
 {
     let_go(t, a, false);
     idle_wake(t, e, a);
+}
+
+/* ... or a written turn: what was going on is over. */
+static void asked(struct turn *t, const struct turn_event *e, struct turn_actions *a)
+{
+    let_go(t, a, false);
+    idle_asked(t, e, a);
 }
 
 static void barge_in(struct turn *t, const struct turn_event *e, struct turn_actions *a)
@@ -635,6 +654,7 @@ static const cell table[TURN_EVENTS][TURN_STATES] = {
     [TURN_OVERFLOW] = {nothing, listen_overflow, nothing, nothing, held_not_speech, nothing},
     [TURN_MODEL_FAILED] = {nothing, failed, failed, failed, failed, nothing},
     [TURN_CONTEXT_FULL] = {compact, full, full, full, full, compact},
+    [TURN_ASKED] = {idle_asked, asked, asked, asked, asked, nothing},
 };
 
 /* -- What is known of voice and devices, in any state ----------------------------------------- */

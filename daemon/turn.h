@@ -61,6 +61,7 @@ enum turn_event_kind {
     TURN_OVERFLOW,     /* so much of the sound of `turn` was lost that it cannot be trusted */
     TURN_MODEL_FAILED, /* hearing or answering `turn` failed */
     TURN_CONTEXT_FULL, /* no room for `turn` in the model's context */
+    TURN_ASKED,        /* control: a written turn, or words to be said; it has the floor at once */
     TURN_EVENTS
 };
 
@@ -82,7 +83,8 @@ enum turn_action {
     TURN_DO_ROLL_BACK = 1 << 4, /* no answer was begun; hearing goes on from `hear_from` */
     TURN_DO_FORGET = 1 << 5,    /* the whole turn never was */
     TURN_DO_COMPACT = 1 << 6,   /* forget the oldest turns, then go on with what did not fit */
-    TURN_DO_HEAR = 1 << 7,      /* a new `turn`: hear everything from `hear_from` on */
+    TURN_DO_HEAR = 1 << 7,      /* a new `turn`: hear everything from `hear_from` on (after ASKED:
+                                   what is written) */
     TURN_DO_HEAR_END = 1 << 8,  /* hear up to `hear_to`, no further; begin `answer`, unheard */
     TURN_DO_COMMIT = 1 << 9,    /* the answer is meant */
     TURN_DO_PLAY = 1 << 10,     /* its sound starts */

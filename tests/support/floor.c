@@ -80,7 +80,7 @@ static const char *obey_begins(struct floor *f, const struct turn_actions *a, ui
     RULE(a->turn == last_turn + !!(set & TURN_DO_HEAR));
     RULE(a->answer == last_answer + !!(set & TURN_DO_HEAR_END));
     if (set & TURN_DO_HEAR) {
-        RULE(!f->open && !f->mic_closed && !f->turn.mic_lost);
+        RULE(!f->open && !f->mic_closed && (!f->turn.mic_lost || f->asked));
         RULE(!before(a->hear_from, f->started) && !before(f->turn.now, a->hear_from));
         RULE(!before(a->hear_from, f->hear_to) && kept(f, a->hear_from));
         f->open = f->hearing = true;
@@ -184,6 +184,7 @@ const char *floor_step(struct floor *f, struct turn_event e, bool tagged)
     if (e.kind == TURN_ANSWER_EMPTY && e.answer == answer && f->begun && !f->turn.ready)
         f->empty = true;
     RULE(turn_step(&f->turn, &e, &f->last) == 0);
+    f->asked = e.kind == TURN_ASKED;
     f->steps++;
     if (e.kind == TURN_TICK) {
         if (f->turn.now - f->tick_at > f->longest_tick)

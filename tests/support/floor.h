@@ -18,6 +18,7 @@ struct floor {
     bool open, hearing;                   /* the turn */
     bool begun, committed, playing, held; /* the answer */
     bool empty;                           /* it was said to be */
+    bool asked;                           /* the last event was a written turn */
     uint64_t started;                     /* the stream */
     uint64_t hear_to;                     /* end of the last hearing */
     uint64_t open_at, commit_at, play_at; /* when it came about */

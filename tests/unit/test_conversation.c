@@ -15,6 +15,7 @@
 
 #include <cmocka.h>
 
+#include <errno.h>
 #include <math.h>
 
 #include "base/util.h"
@@ -478,6 +479,40 @@ static void test_hang(void **unused)
     talk_end(&t);
 }
 
+/* Written turns: words to be said, a question, and everything forgotten. */
+static void test_written(void **unused)
+{
+    (void)unused;
+    begin(NULL);
+    assert_int_equal(conversation_say(t.conversation, ""), -EINVAL);
+    assert_int_equal(conversation_say(t.conversation, "\xff"), -EINVAL);
+    assert_int_equal(conversation_say(t.conversation, "The opposite of hot is cold."), 0);
+    assert_int_equal(conversation_ask(t.conversation, "and?"), -EBUSY);
+    const char *at = wait_for(NULL, "answer_ended");
+    assert_string_equal(last_said(), "The opposite of hot is cold.");
+    speak(sum, n_sum);
+    at = wait_for(at, "answer_ended");
+    assert_string_equal(last_said(), "Seven plus eight is fifteen.");
+    /* Over a reply: it is cut, and the question has the floor. */
+    speak(capital, n_capital);
+    at = wait_for(at, "\"play\"");
+    talk_wait(&t, (int)(t.now / MS) + 600);
+    assert_int_equal(conversation_ask(t.conversation, "What is the capital of Spain?"), 0);
+    at = wait_for(at, "\"asked\",\"was\":\"speaking\"");
+    wait_for(at, "\"event\":\"word\""); /* whatever it says: it has learnt to hear, not to read */
+    has("[\"drop\",\"truncate\",\"hear\",\"hear_end\",\"commit\"]");
+    hasnt("\"event\":\"failed\"");
+    conversation_forget(t.conversation);
+    talk_wait(&t, (int)(t.now / MS) + 100);
+    assert_int_equal(engine_length(t.session.engine), 0);
+    conversation_event(t.conversation, TURN_MUTE);
+    talk_wait(&t, (int)(t.now / MS) + 100);
+    assert_int_equal(conversation_say(t.conversation, "Hello."), 0); /* nobody hears it */
+    talk_wait(&t, (int)(t.now / MS) + 1000);
+    assert_int_equal(engine_length(t.session.engine), 0);
+    talk_end(&t);
+}
+
 /* -- The same each time ----------------------------------------------------------------------- */
 
 /* A conversation with a bit of everything; its log, which the caller frees. */
@@ -562,7 +597,8 @@ int main(void)
         cmocka_unit_test(test_mute),    cmocka_unit_test(test_empty),
         cmocka_unit_test(test_context), cmocka_unit_test(test_full),
         cmocka_unit_test(test_slow),    cmocka_unit_test(test_bad_sound),
-        cmocka_unit_test(test_hang),    cmocka_unit_test(test_same),
+        cmocka_unit_test(test_hang),    cmocka_unit_test(test_written),
+        cmocka_unit_test(test_same),
     };
     if (!talk_model(&t.session, 384))
         return 77;

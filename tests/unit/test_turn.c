@@ -117,6 +117,13 @@ static const char *const cells[TURN_EVENTS][PLACES] = {
                            "idle drop truncate earcon:failed", "-"},
     [TURN_CONTEXT_FULL] = {"idle compact", "listening compact", "listening compact",
                            "thinking compact", "-", "-", "held compact", "-", "muted compact"},
+    [TURN_ASKED] = {"thinking hear@10 hear_end commit", "thinking forget hear@1510 hear_end commit",
+                    "thinking drop forget hear@2310 hear_end commit",
+                    "thinking drop truncate hear@2710 hear_end commit",
+                    "thinking drop truncate hear@5010 hear_end commit",
+                    "thinking drop truncate hear@5010 hear_end commit",
+                    "thinking drop truncate hear@2710 hear_end commit",
+                    "thinking drop truncate hear@5010 hear_end commit", "-"},
 };
 
 static void test_cells(void **unused)
