@@ -81,7 +81,7 @@ int session_check_tokenizer(const struct model *m, const struct tokenizer *t, st
 static int open_device(struct session *s, const struct session_opts *o, const char *name,
                        struct problems *why)
 {
-    struct device_opts d = {.name = name, .threads = o->threads};
+    struct device_opts d = {.name = name, .threads = o->threads, .hang_ms = o->hang_ms};
     int err = device_open(&s->dev, &d, why);
     if (err < 0)
         return err;

@@ -22,6 +22,7 @@ struct session_opts {
     enum dtype synthetic_type;
     const char *device; /* as device_open */
     int threads;
+    int hang_ms;         /* as device_opts */
     int context;         /* positions, 0 = the engine's default */
     int max_frames;      /* speech frames of one answer, 0 = the checkpoint's */
     const char *speaker; /* NULL = the default */

@@ -17,8 +17,12 @@
 
 static void open_session(struct run *r, const char *dir, const char *device)
 {
-    const struct session_opts o = {
-        .dir = dir, .device = device, .greedy = true, .temperature = 0, .context = 1024};
+    const struct session_opts o = {.dir = dir,
+                                   .device = device,
+                                   .hang_ms = 600000, /* checkers of memory are slow */
+                                   .greedy = true,
+                                   .temperature = 0,
+                                   .context = 1024};
     MUST(session_open(&r->s, &o, &why));
     engine_keep(r->s.engine);
 }
