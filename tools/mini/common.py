@@ -186,12 +186,16 @@ def save(value, path):
     part.rename(path)
 
 
-def wait_for(path, seconds=1200):
+def wait_until(ready, seconds=1200):
     deadline = time.time() + seconds
-    while not Path(path).exists():
+    while not ready():
         if time.time() > deadline:
-            raise TimeoutError(path)
+            raise TimeoutError(ready)
         time.sleep(0.5)
+
+
+def wait_for(path, seconds=1200):
+    wait_until(Path(path).exists, seconds)
     return torch.load(path, map_location="cpu", weights_only=False)
 
 

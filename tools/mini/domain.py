@@ -124,6 +124,8 @@ def load_phrases():
 
 
 PHRASES = load_phrases()
+SOCIAL_HEADS = ["um , ", "so , ", "now , ", "parley , ", "ah , ", "yes , ", "right , ", "tell me , ",
+                "hm , ", "excuse me , "]
 
 # Small talk: the answer, and the words that must stand in it.
 SOCIAL = {
@@ -373,7 +375,8 @@ def make_social(r, held, kind=None):
     kind = kind or r.choice(list(SOCIAL))
     answer, key = SOCIAL[kind]
     skill = kind if kind in ("name", "able") else "greet"
-    return turn(finish(choose(r, kind, held)), answer, skill, key.split(), held), {"kind": "social"}
+    head = r.choice(SOCIAL_HEADS) if not held and r.random() < 0.25 else ""
+    return turn(finish(head + expand(r, choose(r, kind, held))), answer, skill, key.split(), held), {"kind": "social"}
 
 
 def plural(word):
@@ -418,8 +421,8 @@ MAKERS = {"sum": make_sum, "capital": make_capital, "opposite": make_opposite, "
           "decline": make_decline, "nonspeech": make_nonspeech}
 
 # Shares of training: hearing 1,500 words takes the most examples.
-SHARES = {"sum": 22, "capital": 7, "opposite": 7, "order": 7, "count": 5, "spell": 7, "repeat": 27,
-          "social": 5, "decline": 16, "nonspeech": 2}
+SHARES = {"sum": 21, "capital": 6, "opposite": 7, "order": 6, "count": 5, "spell": 8, "repeat": 44,
+          "social": 9, "decline": 14, "nonspeech": 2}
 
 # ------------------------------------------------------------------------------------------------
 # follow-ups
@@ -525,6 +528,15 @@ def fixed_answers():
             for n in ring for s in (1, -1)]
     out += [spell_answer(w)[0] for w in SPELL]
     return out
+
+
+def heard_often():
+    """How many times as often as others a sentence is said in training: most answers are one of
+    a few hundred, which would be lost among the many of free words."""
+    often = dict.fromkeys(fixed_answers(), 5)
+    often.update(dict.fromkeys([a for a, _ in SOCIAL.values()] + [*DECLINE.values(),
+                                                                   NOTHING_SAID], 25))
+    return often
 
 
 def answers(n, seed=1):

@@ -60,12 +60,15 @@ def is_right(turn, text):
 
 
 def ask(args, files, sound=None):
-    """The JSON lines of one conversation, or None if parley failed."""
+    """The JSON lines of one conversation, or None if parley failed. A file of digital silence,
+    which parley refuses to take for a recording, counts as a turn without an answer."""
     command = [str(args.parley), "ask", "--model", str(args.model), "--json", "--quiet"]
     command += args.option + (["--out", str(sound)] if sound else ["--text-only"])
     for path in files:
         command += ["--in", str(path)]
     done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode == 2 and ": silent: the loudest of" in done.stderr:
+        return [{"text": ""} for _ in files]
     if done.returncode:
         print(f"{' '.join(command)}\n{done.stderr.strip()}", file=sys.stderr)
         return None

@@ -62,7 +62,8 @@ def add_room(x, rng, rt60=0.4):
 
 def render(engines, voice, text, r):
     """A question as a recording would hold it: some silence before and after."""
-    x, rate = engines.say(voices.JUDGE[voice], text, r, vary=0.3)
+    setting = {**voices.JUDGE, **voices.DEVELOP}[voice]
+    x, rate = engines.say(setting, text, r, vary=0.3)
     x = synth.trim(synth.resample(x, rate, RATE), RATE, 0.15, 0.25)
     return synth.level(x, RATE, -23)
 

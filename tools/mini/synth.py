@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Synthesises the training data of parley-mini on many cores.
 
-  questions.i16    int16, mono, 16 kHz: what users say, by the voices of voices.TRAIN, and sounds
+  questions.i16    int16, mono, 16 kHz: what users say, by speakers of voices.draw, and sounds
   questions.jsonl  one line an utterance: offset, samples, voice, text, dialogue, turn, answer,
                    skill, key; dialogues stand together, their turns in order
   teacher.i16      int16, mono, 24 kHz: answers by the one voice that the model learns
@@ -160,8 +160,8 @@ def start_worker(folder):
     _engines = voices.Voices(folder)
 
 
-def say_question(text, name, r):
-    x, rate = _engines.say(voices.TRAIN[name], text, r)
+def say_question(text, speaker, r):
+    x, rate = _engines.say(speaker, text, r)
     x = resample(x, rate, QUESTION_RATE)
     x = trim(x, QUESTION_RATE, r.uniform(0.03, 0.25), r.uniform(0.05, 0.35))
     return level(x, QUESTION_RATE, -23)
@@ -174,20 +174,18 @@ def say_answer(text, engine):
 
 
 def questions_part(job):
-    """Utterances of some dialogues, each dialogue by one voice, into a file of their own."""
+    """Utterances of some dialogues, each dialogue by one speaker, into a file of their own."""
     index, seed, dialogues, path = job
     begin = time.process_time()
     r = random.Random(f"questions {seed} {index}")
-    names = list(voices.TRAIN)
-    weights = [voices.TRAIN[name]["weight"] for name in names]
     rows, waves = [], []
     for dialogue, turns in dialogues:
-        name = r.choices(names, weights)[0]
+        speaker = voices.draw(r)
         for k, turn in enumerate(turns):
             quiet = turn["skill"] == "nonspeech"
-            x = sound(turn["sound"], r) if quiet else say_question(turn["question"], name, r)
+            x = sound(turn["sound"], r) if quiet else say_question(turn["question"], speaker, r)
             waves.append(to_int16(x))
-            rows.append({"samples": len(x), "voice": turn["sound"] if quiet else name,
+            rows.append({"samples": len(x), "voice": turn["sound"] if quiet else speaker["engine"],
                          "text": turn["question"], "dialogue": dialogue, "turn": k,
                          "answer": turn["answer"], "skill": turn["skill"], "key": turn["key"]})
     np.concatenate(waves).tofile(path)
@@ -242,6 +240,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--voices", type=Path, required=True, help="archive of pack_voices.py")
     p.add_argument("--out", type=Path, required=True)
+    p.add_argument("--unpacked", type=Path, help="where the voices are unpacked; OUT/voices if not")
     p.add_argument("--questions", type=int, default=45000, help="utterances")
     p.add_argument("--answers", type=int, default=18000, help="sentences of the teacher")
     p.add_argument("--jobs", type=int, default=os.cpu_count())
@@ -250,7 +249,7 @@ def main():
     args = p.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     start = time.time()
-    folder = pack_voices.unpack(args.voices, args.out / "voices")
+    folder = pack_voices.unpack(args.voices, args.unpacked or args.out / "voices")
     with ProcessPoolExecutor(args.jobs, None, start_worker, (folder,)) as pool:
         print(f"ready after {time.time() - start:.1f} s", flush=True)
         if args.only != "questions":

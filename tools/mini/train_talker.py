@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Stage C of parley-mini: text to codes, the talker and its code predictor.
 
-usage: train_talker.py OUT TOKENIZER [--seconds 300] [--resume TALKER]
+usage: train_talker.py OUT TOKENIZER [--seconds 300] [--more CODES...] [--resume TALKER]
 
-Reads OUT/codes.pt; writes OUT/talker.pt and, once OUT/code2wav.done is there, held-out sentences
+Reads OUT/codes.pt, and the codes of further sentences whenever they are there (--more); writes
+OUT/talker.pt and, once OUT/code2wav.done is there, held-out sentences
 as the talker says them (OUT/talk_*.wav, OUT/talk.json).
 
 The rows are those of the reference: user turns, eight opening rows, then one row a frame, each
@@ -20,6 +21,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+import domain
 from common import (CODEC_BOS, CODEC_EOS, CODES, DEVICE, GROUPS, Adam, Clock, Reporter, autocast,
                     graphed, halves, pace, save, setup, token_embeddings, wait_for)
 from config import THINKER
@@ -31,6 +33,7 @@ NOISE, LOST = 0.3, 0.3  # largest shares of input codes, and of whole frames, th
 PREDICTED = 2048      # frames of a step that the code predictor is trained on
 BUCKETS = [(40, 128), (72, 96), (176, 32)]  # (slots, replies of a step): few long ones, apart
 BALANCE = 0.01
+JOIN_UNTIL = 0.8      # sentences that come later than this part of the time are left out
 
 
 def load_tokenizer(folder):
@@ -65,6 +68,8 @@ class Clips:
               flush=True)
         self.tokens, self.codes, self.target = (
             t.to(DEVICE) for t in (self.tokens, self.codes, self.target))
+        often = domain.heard_often()
+        self.often = torch.tensor([often.get(text, 1) for text in data["texts"]])
 
 
 def user_templates(tokenizer, texts, count, rng):
@@ -136,11 +141,15 @@ class Rows:
 
 
 class Training:
-    def __init__(self, talker, rows, clips, train_count, shrink, rate):
-        self.talker, self.rows, self.clips = talker, rows, clips
+    def __init__(self, talker, rows, rate):
+        self.talker, self.rows = talker, rows
         self.adam = Adam(talker, rate, betas=(0.9, 0.95), average=0.999)
-        self.train_count = train_count
         self.log = torch.zeros(3, device=DEVICE)
+        self.clips = self.buckets = self.train_count = None
+
+    def use(self, clips, train_count, shrink):
+        """Other clips from now on: all graphs have to be made again."""
+        self.clips, self.train_count = clips, train_count
         self.buckets = self.make_buckets(shrink)
 
     def make_buckets(self, shrink):
@@ -149,7 +158,8 @@ class Training:
         for most, batch in BUCKETS:
             last = most == BUCKETS[-1][0]
             inside = (slots > least) & ((slots <= most) | last)
-            members = inside.nonzero()[:, 0].to(DEVICE)
+            members = inside.nonzero()[:, 0]
+            members = members.repeat_interleave(self.clips.often[members]).to(DEVICE)
             if len(members):
                 index = torch.zeros(batch // shrink, dtype=torch.long, device=DEVICE)
                 found.append((members, min(most, self.clips.tokens.shape[1]), index))
@@ -266,21 +276,34 @@ def listen(rows, clips, data, out, count=40):
     Path(f"{out}/talk.json").write_text(json.dumps(notes), encoding="utf-8")
 
 
-def train(training, clock, keep):
-    """Keeps the weights that do best on the held-out clips: the talker overfits in a minute."""
-    report, best = Reporter("talker", 8), float("inf")
-    training.adam.set_rate(clock.rate())
-    runs, shares = [], []
-    for bucket in training.buckets:
-        feed = training.feeder(bucket)
-        feed()
-        runs.append((feed, graphed(lambda bucket=bucket: training.step(bucket), feed)))
-        shares.append(len(bucket[0]) / len(bucket[2]))
-    while clock.fraction() < 1:
-        training.adam.set_rate(clock.rate())
-        feed, run = random.choices(runs, shares)[0]
+class Steps:
+    """The graphs of all buckets, and how often each has to run."""
+
+    def __init__(self, training):
+        self.runs, self.shares = [], []
+        for bucket in training.buckets:
+            feed = training.feeder(bucket)
+            feed()
+            run = graphed(lambda bucket=bucket: training.step(bucket), feed)
+            self.runs.append((feed, run))
+            self.shares.append(len(bucket[0]) / len(bucket[2]))
+
+    def run(self):
+        feed, run = random.choices(self.runs, self.shares)[0]
         feed()
         run()
+
+
+def train(training, clock, more, keep):
+    """Keeps the weights that do best on the held-out clips: the talker overfits in a minute.
+    `more()` takes further clips if they have come and says whether it did."""
+    report, best = Reporter("talker", 10), float("inf")
+    more()
+    training.adam.set_rate(clock.rate())
+    steps = Steps(training)
+    while clock.fraction() < 1:
+        training.adam.set_rate(clock.rate())
+        steps.run()
         clock.step += 1
         pace(clock.step)
         if report.due():
@@ -291,6 +314,8 @@ def train(training, clock, keep):
             if clock.step > 500 and held_first + held_rest < best:
                 best = held_first + held_rest
                 keep()
+            if clock.fraction() < JOIN_UNTIL and more():
+                steps = Steps(training)
 
 
 def join(more, data):
@@ -315,9 +340,7 @@ def main():
     args = parser.parse_args()
     setup(2)
     data = wait_for(f"{args.out}/codes.pt")
-    del data["audio"]
-    for path in args.more:
-        data = join(wait_for(path), data)
+    data.pop("audio", None)
     clock = Clock(args.seconds, warmup=300)
     tokenizer = load_tokenizer(args.tokenizer)
     talker = Talker(dropout=args.dropout).to(DEVICE)
@@ -325,22 +348,32 @@ def main():
         state = torch.load(args.resume, map_location=DEVICE)["model"]
         talker.load_state_dict({k: v.float() for k, v in state.items()})
     print(f"talker: {sum(p.numel() for p in talker.parameters()) / 1e6:.2f} M", flush=True)
-    clips = Clips(data, tokenizer)
     rows = Rows(talker, tokenizer, data["texts"])
-    training = Training(talker, rows, clips, data["train"], args.shrink, args.rate)
+    training = Training(talker, rows, args.rate)
+    waiting = list(args.more)
+
+    def more():
+        nonlocal data
+        came = [path for path in waiting if Path(path).exists()]
+        for path in came:
+            waiting.remove(path)
+            data = join(torch.load(path, map_location="cpu", weights_only=False), data)
+        if came or training.clips is None:
+            training.use(Clips(data, tokenizer), data["train"], args.shrink)
+        return bool(came)
 
     def keep():
         with training.adam.averaged():
             save({"model": halves(talker.state_dict()), "step": clock.step},
                  f"{args.out}/talker.pt")
 
-    train(training, clock, keep)
+    train(training, clock, more, keep)
     state = torch.load(f"{args.out}/talker.pt", map_location=DEVICE)
     print(f"talker: done, {clock.step} steps in {clock.elapsed():.0f} s; best after "
           f"{state['step']}", flush=True)
     talker.load_state_dict({k: v.float() for k, v in state["model"].items()})
     talker.eval()
-    listen(rows, clips, data, args.out)
+    listen(rows, training.clips, data, args.out)
     save({}, f"{args.out}/talker.done")
 
 

@@ -2,12 +2,15 @@
 and Kokoro through ONNX Runtime.  In-process calls cost a tenth of starting a program each time.
 
 `Voices(folder)` reads what pack_voices.py packed; `say(voice, text, r)` gives float samples and
-their rate. TRAIN and JUDGE name the voice settings: no judge is ever heard in training.
+their rate. `draw(r)` makes up a speaker for training; JUDGE and DEVELOP are never heard there.
 """
 
 import ctypes as C
 import json
 import re
+import subprocess
+import tempfile
+import wave
 from pathlib import Path
 
 import numpy as np
@@ -16,42 +19,39 @@ import numpy as np
 # settings
 # ------------------------------------------------------------------------------------------------
 # `warp` plays the voice faster and higher, which changes the size of the speaker; the pace is made
-# good by the engine's own stretch.
+# good by the engine's own stretch.  Every dialogue of the training has a speaker of its own.
 
-ESPEAK_ACCENTS = {
-    "en-us": "m1 m2 m3 m4 m5 m6 m7 m8 f1 f2 f3 f4 f5 Alex Andy Annie Gene Michael Mike linda steph "
-             "klatt klatt4 max",
-    "en": "m1 m3 m7 f2 f4 Denis Lee anika caleb",
-    "en-gb-x-rp": "m2 m4 f1 f3 edward shelby",
-    "en-gb-x-gbclan": "m3 f2 f5",
-    "en-gb-x-gbcwmd": "m1 f4",
-    "en-us-nyc": "m5 m8 f1 f3",
-    "en-029": "m3 f2",
-}
-
-
-def _train_voices():
-    out = {}
-    for warp in (0.8, 0.86, 0.92, 1.0, 1.08, 1.16):
-        for pitch in (150, 175, 205):
-            out[f"slt-{warp}-{pitch}"] = {"engine": "flite", "name": "cmu_us_slt", "warp": warp,
-                                          "pitch": pitch, "weight": 1.0}
-    for warp in (0.9, 1.0, 1.12):
-        for pitch in (90, 110, 135):
-            out[f"kal16-{warp}-{pitch}"] = {"engine": "flite", "name": "cmu_us_kal16",
-                                            "warp": warp, "pitch": pitch, "weight": 1.0}
-    out["kal-1.0-110"] = {"engine": "flite", "name": "cmu_us_kal", "warp": 1.0, "pitch": 110,
-                          "weight": 1.0}
-    for warp in (0.88, 0.94, 1.0, 1.07, 1.15, 1.25, 1.35):
-        out[f"joe-{warp}"] = {"engine": "joe", "warp": warp, "weight": 3.6}
-    for accent, variants in ESPEAK_ACCENTS.items():
-        for variant in variants.split():
-            out[f"espeak-{accent}-{variant}"] = {"engine": "espeak", "name": f"{accent}+{variant}",
-                                                 "warp": 1.0, "weight": 0.7}
-    return out
+ESPEAK_ACCENTS = ["en-us"] * 5 + ["en", "en", "en-gb-x-rp", "en-gb-x-rp", "en-gb-x-gbclan",
+                                  "en-gb-x-gbcwmd", "en-us-nyc", "en-029"]
+ESPEAK_VARIANTS = """
+m1 m2 m3 m4 m5 m6 m7 m8 f1 f2 f3 f4 f5 m1 m3 m7 f2 f4 Alex Alicia Andrea Andy Annie Denis Diogo
+Gene Gene2 Henrique Hugo Jacky Lee Marco Mario Michael Mike Mr Nguyen adam anika announcer antonio
+aunty belinda benjamin boris caleb david ed edward edward2 grandma grandpa gustave iven iven2 iven3
+john klatt klatt2 klatt3 klatt4 linda marcelo max michel miguel norbert pablo paul pedro quincy rob
+robert sandro shelby steph steph2 steph3 travis victor zac""".split()
+ENGINES = {"joe": 15, "slt": 28, "kal16": 18, "kal": 3, "espeak": 36}     # shares of the training
 
 
-TRAIN = _train_voices()
+def _spread(r, low, high):
+    """A factor between two others, both sides of 1 as likely for their size."""
+    return low * (high / low) ** r.random()
+
+
+def draw(r):
+    """A speaker for a dialogue of the training."""
+    engine = r.choices(list(ENGINES), list(ENGINES.values()))[0]
+    if engine == "joe":
+        return {"engine": "joe", "warp": _spread(r, 0.84, 1.4), "noise": r.uniform(0.3, 0.9)}
+    if engine == "espeak":
+        name = f"{r.choice(ESPEAK_ACCENTS)}+{r.choice(ESPEAK_VARIANTS)}"
+        return {"engine": "espeak", "name": name, "warp": _spread(r, 0.88, 1.14),
+                "pitch": r.uniform(20, 80)}
+    low, high, deep, tall = {"slt": (0.76, 1.2, 140, 215), "kal16": (0.84, 1.2, 80, 150),
+                             "kal": (0.9, 1.1, 85, 130)}[engine]
+    return {"engine": "flite", "name": "cmu_us_" + engine, "warp": _spread(r, low, high),
+            "pitch": r.uniform(deep, tall)}
+
+
 JUDGE = {
     "flite-rms": {"engine": "flite", "name": "cmu_us_rms", "warp": 1.0},
     "flite-awb": {"engine": "flite", "name": "cmu_us_awb", "warp": 1.0},
@@ -59,6 +59,8 @@ JUDGE = {
     "kokoro-alpha": {"engine": "kokoro", "name": "jf_alpha", "warp": 1.0},
     "kokoro-kumo": {"engine": "kokoro", "name": "jm_kumo", "warp": 1.0},
 }
+# An engine that training never hears either: its voice chose between trainings, so it judges none.
+DEVELOP = {"festival-ked": {"engine": "festival", "name": "ked_diphone", "warp": 1.0}}
 
 # ------------------------------------------------------------------------------------------------
 # engines
@@ -207,6 +209,19 @@ class Kokoro:
         return self.session.run(None, feed)[0].ravel(), 24000
 
 
+class Festival:
+    """A Festival voice of the system's packages, one process a sentence."""
+
+    def say(self, text, name, stretch=1.0):
+        with tempfile.NamedTemporaryFile(suffix=".wav") as file:
+            subprocess.run(["text2wave", "-o", file.name, "-eval", f"(voice_{name})", "-eval",
+                            f"(Parameter.set 'Duration_Stretch {stretch:.3f})"], check=True,
+                           input=text, text=True, capture_output=True)
+            with wave.open(file.name) as w:
+                raw = np.frombuffer(w.readframes(w.getnframes()), "<i2")
+                return raw.astype(np.float32) / 32768, w.getframerate()
+
+
 class Voices:
     """Engines by name, each started when first needed."""
 
@@ -219,6 +234,7 @@ class Voices:
                 "flite": lambda: Flite(self.folder), "espeak": lambda: Espeak(self.folder),
                 "joe": lambda: Joe(self.folder, self.engine("espeak")),
                 "kokoro": lambda: Kokoro(self.kokoro, self.engine("espeak")),
+                "festival": Festival,
             }[name]()
         return self.engines[name]
 
@@ -231,11 +247,14 @@ class Voices:
             pitch = pitch * (1 + vary * r.uniform(-0.06, 0.06)) if pitch else None
             samples, rate = engine.say(text, name, pace * warp, pitch)
         elif voice["engine"] == "espeak":
-            samples, rate = engine.say(text, name, 160 / pace, 50 + vary * r.uniform(-25, 25),
+            pitch = voice.get("pitch", 50) + vary * r.uniform(-20, 20)
+            samples, rate = engine.say(text, name, 160 / (pace * warp), min(99, max(0, pitch)),
                                        50 + vary * r.uniform(-30, 30))
         elif voice["engine"] == "joe":
-            samples, rate = engine.say(text, pace * warp, 0.667,
+            samples, rate = engine.say(text, pace * warp, voice.get("noise", 0.667),
                                        0.8 + vary * r.uniform(-0.4, 0.2))
-        else:
+        elif voice["engine"] == "kokoro":
             samples, rate = engine.say(text, name, 1 / pace)
+        else:
+            samples, rate = engine.say(text, name, pace)
         return samples, rate * warp
