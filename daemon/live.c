@@ -21,6 +21,7 @@
 
 enum {
     WISHES = 64,
+    TAP = 4 * EAR_RATE,
     LINES = 512,          /* that wait for the owner, ... */
     LINE_BYTES = 1 << 18, /* ... and their text */
     FADE_PERIODS = 4,     /* after a stop, until the threads end */
@@ -49,7 +50,9 @@ struct live {
     struct ring *wishes; /* struct wish, owner -> floor */
     struct ring *bytes;  /* char, floor -> owner */
     struct ring *sizes;  /* size_t of each line; written behind its bytes */
-    int fd;              /* eventfd: lines have come */
+    struct ring *tap;    /* float, floor -> owner */
+    _Atomic bool tapped;
+    int fd; /* eventfd: lines have come */
     struct thread floor, work;
     bool floor_runs, work_runs;
     _Atomic bool stop, ended;
@@ -243,6 +246,8 @@ static void period(struct live *l, int notices)
     count_overruns(l, notices);
     tell_wishes(l);
     ear_period(l->ear, l->mic, l->far, &frame);
+    if (atomic_load(&l->tapped))
+        ring_write(l->tap, frame.clean, EAR_PERIOD);
     int flags = conversation_period(l->conversation, &frame, l->devices.play_delay);
     if (flags & (CONVERSATION_MIC_CLOSE | CONVERSATION_MIC_OPEN))
         audio_mute(l->audio, (flags & CONVERSATION_MIC_CLOSE) != 0);
@@ -309,6 +314,17 @@ int live_earcon(struct live *l, enum turn_earcon e)
     return wish(l, WISH_EARCON, (int)e, NULL);
 }
 
+void live_tap(struct live *l, bool on)
+{
+    ring_read_skip(l->tap, ring_write_at(l->tap));
+    atomic_store(&l->tapped, on);
+}
+
+size_t live_tapped(struct live *l, float *pcm, size_t n)
+{
+    return ring_read(l->tap, pcm, n);
+}
+
 void live_volume(struct live *l, float gain)
 {
     player_volume(l->player, gain);
@@ -339,6 +355,8 @@ static int open_rings(struct live *l)
     int err = ring_open(&l->wishes, sizeof(struct wish), WISHES, 0);
     if (err == 0)
         err = ring_open(&l->bytes, 1, LINE_BYTES, 0);
+    if (err == 0)
+        err = ring_open(&l->tap, sizeof(float), TAP, 0);
     if (err == 0)
         err = ring_open(&l->sizes, sizeof(size_t), LINES, 0);
     if (err == 0 && (l->fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) < 0)
@@ -403,6 +421,8 @@ int live_open(struct live **ret, const struct live_opts *o, struct problems *why
         live_close(l);
         return err;
     }
+    audio_stats(l->audio, &l->devices);
+    l->figures.audio = l->devices;
     if (o->volume > 0)
         live_volume(l, o->volume);
     if (o->muted) {
@@ -452,6 +472,7 @@ void live_close(struct live *l)
         free(w.text);
     ring_close(l->wishes);
     ring_close(l->bytes);
+    ring_close(l->tap);
     ring_close(l->sizes);
     if (l->fd >= 0)
         close(l->fd);

@@ -15,6 +15,7 @@ static const struct command {
     const char *job;
 } commands[] = {
     {"ask", cmd_ask, "answer spoken or written questions, in words and sound"},
+    {"talk", cmd_talk, "talk through microphone and loudspeaker"},
     {"inspect", cmd_inspect, "say what a checkpoint holds, needs, and what is wrong with it"},
     {"replay", cmd_replay, "play a recorded scenario in a simulated room, in virtual time"},
     {"bench", cmd_bench, "measure load, first token, first sound, speeds"},
