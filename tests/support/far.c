@@ -1,5 +1,4 @@
-/* tests/support/far.c - see far.h. The ops are the plain ones, whose state is never looked at by
- * what is used here: memory and copies. */
+/* tests/support/far.c - see far.h. */
 #include "tests/support/far.h"
 
 #include <setjmp.h>
@@ -91,14 +90,15 @@ static const struct loading far_loading = {
 
 void far_open(struct far *f)
 {
+    struct device *plain;
     *f = (struct far){.total = (size_t)1 << 30};
-    const struct device_opts o = {.name = "plain"};
-    assert_int_equal(device_open(&f->plain, &o, NULL), 0);
-    f->device = (struct device){.op = f->plain->op, .name = "far", .load = &far_loading};
+    assert_int_equal(plain_open(&plain, NULL), 0);
+    f->host.d = (struct device){.op = plain->op, .name = "far", .load = &far_loading};
+    device_close(plain);
 }
 
 void far_close(struct far *f)
 {
     assert_int_equal(f->lanes, 0);
-    device_close(f->plain);
+    host_scratch_free(&f->host.d);
 }

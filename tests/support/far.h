@@ -5,15 +5,14 @@
 #ifndef PARLEY_TESTS_FAR_H
 #define PARLEY_TESTS_FAR_H
 
-#include "kernels/ops.h"
+#include "kernels/plain/plain.h"
 
 struct far {
-    struct device device;
-    struct device *plain;
-    size_t total; /* bytes it says to have */
-    int lanes;    /* open now */
-    int opened;   /* in all */
-    int fail_at;  /* > 0: the lane of this number finds no memory */
+    struct host host; /* what the plain ops work with; host.d is the device */
+    size_t total;     /* bytes it says to have */
+    int lanes;        /* open now */
+    int opened;       /* in all */
+    int fail_at;      /* > 0: the lane of this number finds no memory */
     size_t copies, bytes;
 };
 

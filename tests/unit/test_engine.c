@@ -13,6 +13,7 @@
 #include "daemon/session.h"
 #include "engine/encoder.h"
 #include "engine/mel.h"
+#include "tests/support/far.h"
 
 #define SHAPE SOURCE_DIR "/tests/golden/heads"
 
@@ -250,13 +251,62 @@ static void test_seeds(void **state)
     assert_memory_equal(greedy, again, sizeof(greedy));
 }
 
+/* Answers on a device that works by itself; `early` begins every next token at once. */
+static void answer(int32_t *ids, int n, bool early, struct device *dev, const struct model *m)
+{
+    struct engine *e;
+    bool back = false;
+    const struct sampling greedy = {.repetition_penalty = 1.1f};
+    const struct engine_opts o = {.model = m, .device = dev, .context = 256, .sampling = &greedy};
+    assert_int_equal(engine_open(&e, &o, NULL), 0);
+    assert_int_equal(engine_turn(e, NULL), 0);
+    assert_int_equal(engine_text(e, "how do you do", NULL), 0);
+    assert_int_equal(engine_answer(e, NULL), 0);
+    for (int i = 0; i < n; i++) {
+        assert_int_equal(engine_next(e, &ids[i], NULL), 1);
+        if (early)
+            engine_ahead(e);
+        if (i == n / 2 && !back) { /* taken back once, with a token under way */
+            assert_int_equal(engine_rewind(e, engine_length(e) - 2, NULL), 0);
+            i -= 2;
+            back = true;
+        }
+    }
+    engine_close(e);
+}
+
+static void test_ahead_changes_nothing(void **state)
+{
+    (void)state;
+    enum { N = 13 };
+    struct far far;
+    struct model *m = NULL;
+    int32_t one[N] = {0}, other[N] = {0};
+    far_open(&far);
+    assert_int_equal(model_open(&m, &(struct model_opts){.dir = SHAPE, .device = &far.host.d},
+                                NULL),
+                     0);
+    while (model_load(m, NULL, NULL) == 1)
+        ;
+    answer(one, N, false, &far.host.d, m);
+    answer(other, N, true, &far.host.d, m);
+    assert_memory_equal(one, other, sizeof(one));
+    model_close(m);
+    far_close(&far);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_mel_counts),   cmocka_unit_test(test_mel_pieces),
-        cmocka_unit_test(test_sound_tokens), cmocka_unit_test(test_bad_sound),
-        cmocka_unit_test(test_context_full), cmocka_unit_test(test_no_control_tokens),
-        cmocka_unit_test(test_template),     cmocka_unit_test(test_seeds),
+        cmocka_unit_test(test_mel_counts),
+        cmocka_unit_test(test_mel_pieces),
+        cmocka_unit_test(test_sound_tokens),
+        cmocka_unit_test(test_bad_sound),
+        cmocka_unit_test(test_context_full),
+        cmocka_unit_test(test_no_control_tokens),
+        cmocka_unit_test(test_template),
+        cmocka_unit_test(test_seeds),
+        cmocka_unit_test(test_ahead_changes_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

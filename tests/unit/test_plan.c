@@ -22,7 +22,7 @@ static struct model *open_on(struct far *f, size_t total)
     struct model *m = NULL;
     far_open(f);
     f->total = total;
-    assert_int_equal(model_open(&m, &(struct model_opts){.dir = SHAPE, .device = &f->device}, NULL),
+    assert_int_equal(model_open(&m, &(struct model_opts){.dir = SHAPE, .device = &f->host.d}, NULL),
                      0);
     return m;
 }
@@ -32,7 +32,7 @@ static void everything_counts_on_a_device(void **state)
     (void)state;
     struct far far;
     struct model *m = open_on(&far, (size_t)1 << 30);
-    const struct plan_memory where = plan_memory(&far.device);
+    const struct plan_memory where = plan_memory(&far.host.d);
     struct plan_row sum = plan_sum(m);
     assert_string_equal(where.device, "far");
     assert_int_equal(where.total, (size_t)1 << 30);
@@ -50,7 +50,7 @@ static void what_does_not_fit_is_refused_with_figures(void **state)
     struct far far;
     struct problems why = {0};
     struct model *m = open_on(&far, 5000000);
-    const struct plan_memory where = plan_memory(&far.device);
+    const struct plan_memory where = plan_memory(&far.host.d);
     assert_int_equal(plan_check(&where, m, 0, true, &why), -ENOMEM);
     assert_true(problems_mention(&why, (const char *const[4]){"device far",
                                                               "found 5.00 MB of its 5.00 MB free",
@@ -66,7 +66,7 @@ static void weights_it_cannot_use_are_refused(void **state)
     struct far far;
     struct problems why = {0};
     struct model *m = open_on(&far, (size_t)1 << 30);
-    struct plan_memory where = plan_memory(&far.device);
+    struct plan_memory where = plan_memory(&far.host.d);
     where.types = 1u << DT_F16;
     assert_int_equal(plan_check(&where, m, 0, false, &why), -EINVAL);
     assert_true(problems_mention(&why, (const char *const[4]){"found BF16 weights in the thinker",

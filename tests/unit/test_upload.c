@@ -57,7 +57,7 @@ static void assert_same(const struct model_opts *o)
     struct flat near, away;
     struct model_opts there = *o;
     far_open(&far);
-    there.device = &far.device;
+    there.device = &far.host.d;
     struct model *a = open_model(o), *b = open_model(&there);
     flatten(&near, a);
     flatten(&away, b);
@@ -126,7 +126,7 @@ static void neighbours_lie_together(void **state)
     struct model *m =
         open_model(&(struct model_opts){.synthetic = SOURCE_DIR "/tools/configs/bench-30m.json",
                                         .synthetic_type = DT_BF16,
-                                        .device = &far.device});
+                                        .device = &far.host.d});
     const struct decoder_layer *l = &m->thinker.text.layers[0];
     assert_ptr_equal(l->k.data, (const char *)l->q.data + weight_bytes(&l->q));
     assert_ptr_equal(l->v.data, (const char *)l->k.data + weight_bytes(&l->k));
@@ -156,7 +156,7 @@ static void a_file_cut_short_is_noticed(void **state)
     far_open(&far);
     tiny_init(&t, ST_BF16);
     tiny_write(&t, &(struct tiny_layout){0});
-    assert_int_equal(model_open(&m, &(struct model_opts){.dir = t.dir, .device = &far.device},
+    assert_int_equal(model_open(&m, &(struct model_opts){.dir = t.dir, .device = &far.host.d},
                                 &why),
                      0);
     tiny_path(&t, "model.safetensors", path);
@@ -180,7 +180,7 @@ static void a_lane_without_memory_is_said(void **state)
     far.fail_at = 1;
     assert_int_equal(model_open(&m,
                                 &(struct model_opts){.dir = SOURCE_DIR "/tests/golden/heads",
-                                                     .device = &far.device},
+                                                     .device = &far.host.d},
                                 &why),
                      0);
     assert_int_equal(load(m, &why), -ENOMEM);
@@ -200,7 +200,7 @@ static void closing_ends_the_threads(void **state)
     far_open(&far);
     assert_int_equal(model_open(&m,
                                 &(struct model_opts){.dir = SOURCE_DIR "/tests/golden/heads",
-                                                     .device = &far.device},
+                                                     .device = &far.host.d},
                                 &why),
                      0);
     assert_int_equal(model_load(m, NULL, &why), 1);
