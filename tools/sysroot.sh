@@ -6,9 +6,9 @@
 # Nothing happens when the sysroot is complete already.
 set -u
 
-packages="libc6-dev libgcc-12-dev libstdc++-12-dev libjansson-dev libutf8proc-dev libpcre2-dev libsndfile1-dev
-          libsoxr-dev libcmocka-dev libasound2-dev portaudio19-dev libwebrtc-audio-processing-dev
-          libinih-dev libsystemd-dev libevdev-dev libarchive-dev
+packages="libc6-dev libgcc-12-dev libstdc++-12-dev libjansson-dev libutf8proc-dev libpcre2-dev
+          libsndfile1-dev libsoxr-dev libcmocka-dev libasound2-dev portaudio19-dev
+          libwebrtc-audio-processing-dev libinih-dev libsystemd-dev libevdev-dev libarchive-dev
           nettle-dev"
 
 cd "$(dirname "$0")/.." || exit 1
