@@ -17,13 +17,13 @@
 
 #include "base/util.h"
 #include "daemon/commands.h"
+#include "daemon/installed.h"
 #include "daemon/live.h"
 #include "daemon/screen.h"
 
-#define MODEL "models/parley-mini"
-#define VAD   "models/vad/silero.bin"
+#define MODEL "parley-mini"
 
-enum { DRAW_MS = 100 };
+enum { DRAW_MS = 100, PATH_LEN = 4096 };
 
 static const char help[] =
     "usage: parley talk [options]\n"
@@ -32,7 +32,7 @@ static const char help[] =
     "the\n"
     "microphone, q ends.\n"
     "\n"
-    "  --model DIR         checkpoint directory (default " MODEL ")\n"
+    "  --model DIR         checkpoint directory (default: parley-mini)\n"
     "  --capture DEV       microphone: alsa:NAME, portaudio:NAME, wav:FILE, null\n"
     "                      (default alsa:default)\n"
     "  --playback DEV      loudspeaker, likewise\n"
@@ -51,7 +51,7 @@ static const char help[] =
     "  --threads N         threads of the CPU device (default: one per processor)\n"
     "  --context N         positions the conversation may take (default 8192)\n"
     "  --seed N            of the random draws (default 0)\n"
-    "  --vad FILE          the voice detector's weights (default " VAD ")\n"
+    "  --vad FILE          the voice detector's weights (default: those that come with Parley)\n"
     "  --events FILE       what happens, one JSON object a line, with the words\n"
     "  --plain             lines instead of meters, also on a terminal\n"
     "  --quiet             no plan, no progress\n";
@@ -61,6 +61,7 @@ struct talk {
     struct live_opts live;
     struct turn_opts turn;
     const char *events;
+    char model[PATH_LEN], vad[PATH_LEN]; /* unless others are named */
     bool plain, quiet, list, help;
 };
 
@@ -220,7 +221,7 @@ static bool take(struct talk *t, int id, char *value)
 static bool parse(struct talk *t, int argc, char **argv)
 {
     int id;
-    *t = (struct talk){.session = {.dir = MODEL, .temperature = -1}, .live = {.vad = VAD}};
+    *t = (struct talk){.session = {.temperature = -1}};
     while ((id = getopt_long(argc, argv, "", options, NULL)) != -1)
         if (id == '?' || !take(t, id, optarg))
             return false;
@@ -380,14 +381,32 @@ static int run(struct talk *t, struct session *session, FILE *events, struct pro
     return err;
 }
 
+/* What was not named comes with the program. */
+static int find_files(struct talk *t, struct problems *why)
+{
+    int err = 0;
+    if (t->session.dir == NULL) {
+        err = installed_path(t->model, sizeof(t->model), MODEL, why);
+        t->session.dir = t->model;
+    }
+    if (err == 0 && t->live.vad == NULL) {
+        err = installed_path(t->vad, sizeof(t->vad), INSTALLED_VAD, why);
+        t->live.vad = t->vad;
+    }
+    return err;
+}
+
 static int talk(struct talk *t, struct problems *why)
 {
     struct session session = {0};
     FILE *events = NULL;
+    int err = find_files(t, why);
+    if (err < 0)
+        return err;
     t->session.report = t->quiet ? NULL : stderr;
     if (t->events != NULL && (events = fopen(t->events, "w")) == NULL)
         return problem_add(why, -errno, "%s: %s", t->events, strerror(errno));
-    int err = session_open(&session, &t->session, why);
+    err = session_open(&session, &t->session, why);
     if (err == 0)
         err = run(t, &session, events, why);
     session_close(&session);
