@@ -33,6 +33,12 @@ demo: ## ask the small model that ships with Parley three spoken questions; answ
 	    --out out/sum.wav
 	@echo; echo "The answers' sound is in out/capital.wav and out/sum.wav. Your own question:"
 	@echo "    build/parley ask --model $(MODEL) --in YOUR.wav --out out/answer.wav"
+	@if [ -t 0 ] && [ -t 1 ] && ls /dev/snd/pcmC*c >/dev/null 2>&1; then \
+	    read -r -p "Talk to it now, through microphone and loudspeaker? [y/N] " answer; \
+	    case $$answer in y*) build/parley talk ;; esac; \
+	else \
+	    echo "With a microphone, talk to it: build/parley talk"; \
+	fi
 
 check: ## everything: build, unit, parity, sanitizers, fuzzing, lint; a table at the end
 	@tools/setup.sh check
