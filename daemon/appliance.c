@@ -209,13 +209,12 @@ static int open_live(struct appliance *a, struct problems *why)
                                 .turn = &c->turn,
                                 .tell_cut = c->tell_cut,
                                 .texts = true,
+                                .muted = a->muted,
                                 .max_tokens = c->max_tokens};
     int err = live_open(&a->live, &o, why);
     if (err < 0)
         return err;
     live_volume(a->live, appliance_gain(a));
-    if (a->muted)
-        live_event(a->live, TURN_MUTE);
     err = live_start(a->live, why);
     return err < 0 ? err : watch_over(a);
 }
@@ -226,6 +225,8 @@ static void say_ready(struct appliance *a)
     enter(a, APPLIANCE_READY);
     service_status("ready%s", a->muted ? ", muted" : "");
     service_ready();
+    if (!a->muted)
+        live_earcon(a->live, TURN_EARCON_READY);
     appliance_log(a, CONF_LOG_INFO, "ready after %.1f s: %s",
                   (double)(a->ready_us - a->began_us) / 1e6, a->conf.model);
 }
@@ -309,6 +310,7 @@ static void tick(struct appliance *a, uint64_t now)
         try_devices(a);
         break;
     case APPLIANCE_READY:
+        appliance_take_recording(a);
         if (!a->record.settled && now - a->ready_us >= SERVICE_SETTLED_S * 1000000ull)
             service_settled(&a->record);
         break;
@@ -535,6 +537,7 @@ static void end(struct appliance *a)
     a->loaded = sd_event_source_disable_unref(a->loaded);
     atomic_store(&a->no_further, true);
     if (a->live != NULL) {
+        appliance_end_recording(a, &why);
         int err = live_stop(a->live, &why);
         if (err < 0 && a->state == APPLIANCE_READY)
             fail(a, err, &why);

@@ -30,6 +30,7 @@
 #include "daemon/history.h"
 #include "daemon/live.h"
 #include "daemon/metrics.h"
+#include "daemon/recording.h"
 #include "daemon/service.h"
 #include "daemon/session.h"
 
@@ -77,7 +78,9 @@ struct appliance {
     struct watchdog watchdog;
     const char *stuck; /* who was told of last */
 
+    struct recording *recording; /* NULL = none */
     struct history history;
+    bool typed; /* the turn that is being answered was written */
     struct metrics metrics;
     struct conversation_now seen; /* when the last line was taken */
     uint64_t speech_end;          /* sample time */
@@ -100,6 +103,8 @@ int appliance_control(void *appliance, const struct control_request *r, json_t *
                       struct problems *why);
 void appliance_button(void *appliance, enum button b, bool down);
 void appliance_event_line(struct appliance *a, const char *line, size_t n);
+void appliance_take_recording(struct appliance *a); /* what was heard since the last call */
+int appliance_end_recording(struct appliance *a, struct problems *why);
 float appliance_gain(const struct appliance *a);
 
 uint64_t appliance_now(const struct appliance *a); /* us, monotonic */

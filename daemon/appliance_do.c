@@ -69,6 +69,8 @@ static int status(struct appliance *a, json_t *reply)
         put(reply, "loaded_bytes", json_integer((json_int_t)atomic_load(&a->done)));
         put(reply, "total_bytes", json_integer((json_int_t)atomic_load(&a->total)));
     }
+    put(reply, "recording_s",
+        a->recording != NULL ? json_real(recording_left_s(a->recording)) : json_integer(0));
     if (a->buttons != NULL)
         put(reply, "buttons", json_boolean(buttons_present(a->buttons)));
     if (a->state == APPLIANCE_READY)
@@ -152,6 +154,7 @@ static void measure(struct appliance *a, struct metrics *m)
     m->replies = s.now.replies;
     m->interrupted = s.now.interrupted;
     m->resumed = s.now.resumed;
+    m->failed = s.now.failed;
     m->overruns = (double)s.audio.overruns;
     m->underruns = (double)s.audio.underruns;
     m->mic_lost = (double)s.audio.mic_lost;
@@ -178,7 +181,59 @@ static int forget(struct appliance *a, struct problems *why)
     int err = history_forget(&a->history, a->conf.state);
     if (err < 0)
         return problem_add(why, err, "%s/%s: %s", a->conf.state, HISTORY_FILE, strerror(-err));
-    return 0;
+    return a->live != NULL ? live_forget(a->live) : 0;
+}
+
+static void note(struct appliance *a, const char *who, const char *text)
+{
+    int err = history_add(&a->history, time(NULL), who, text);
+    if (err < 0)
+        appliance_log(a, CONF_LOG_WARNING, "%s/%s: %s", a->conf.state, HISTORY_FILE,
+                      strerror(-err));
+}
+
+/* Typed words go into the history as they are: nobody hears them otherwise. */
+static int ask(struct appliance *a, const char *text, struct problems *why)
+{
+    int err = need_ready(a, why);
+    if (err == 0 && a->muted) /* who mutes wants peace */
+        return problem_add(why, -EAGAIN, "muted");
+    if (err == 0 && (err = live_ask(a->live, text)) == 0)
+        note(a, "person", text);
+    return err;
+}
+
+static int say(struct appliance *a, const char *text, struct problems *why)
+{
+    int err = need_ready(a, why);
+    if (err == 0 && a->muted)
+        return problem_add(why, -EAGAIN, "muted");
+    return err < 0 ? err : live_say(a->live, text);
+}
+
+/* Whoever is in the room hears that a recording begins and ends. */
+static int record(struct appliance *a, int seconds, json_t *reply, struct problems *why)
+{
+    int err = need_ready(a, why);
+    if (err < 0)
+        return err;
+    if (seconds == 0)
+        return appliance_end_recording(a, why);
+    if (!a->conf.recording)
+        return problem_add(why, -EPERM, "record: parley.conf has no allow = yes in [recording]");
+    if (seconds > a->conf.recording_max_s)
+        return problem_add(why, -EINVAL, "record: found %d s, [recording] max_s allows %d", seconds,
+                           a->conf.recording_max_s);
+    if (a->recording != NULL)
+        return problem_add(why, -EBUSY, "record: one is being made already");
+    err = recording_open(&a->recording, &a->conf, seconds, time(NULL), why);
+    if (err < 0)
+        return err;
+    put(reply, "path", text_or_null(recording_path(a->recording)));
+    appliance_log(a, CONF_LOG_WARNING, "recording for %d s: %s", seconds,
+                  recording_path(a->recording));
+    live_tap(a->live, true);
+    return live_earcon(a->live, TURN_EARCON_RECORD);
 }
 
 int appliance_control(void *ctx, const struct control_request *r, json_t *reply,
@@ -198,6 +253,10 @@ int appliance_control(void *ctx, const struct control_request *r, json_t *reply,
         return event(a, TURN_STOP, why);
     case CONTROL_WAKE:
         return event(a, TURN_WAKE, why);
+    case CONTROL_SAY:
+        return say(a, r->text, why);
+    case CONTROL_ASK:
+        return ask(a, r->text, why);
     case CONTROL_DEVICES:
         return put_written(reply, write_devices, a);
     case CONTROL_METRICS:
@@ -212,9 +271,36 @@ int appliance_control(void *ctx, const struct control_request *r, json_t *reply,
     case CONTROL_LOG_LEVEL:
         a->conf.log_level = r->number;
         return 0;
+    case CONTROL_RECORD:
+        return record(a, r->number, reply, why);
     default:
         return -ENOSYS;
     }
+}
+
+int appliance_end_recording(struct appliance *a, struct problems *why)
+{
+    if (a->recording == NULL)
+        return 0;
+    live_tap(a->live, false);
+    live_earcon(a->live, TURN_EARCON_RECORD);
+    appliance_log(a, CONF_LOG_INFO, "the recording has ended: %s", recording_path(a->recording));
+    int err = recording_close(a->recording, why);
+    a->recording = NULL;
+    return err;
+}
+
+void appliance_take_recording(struct appliance *a)
+{
+    float pcm[4096];
+    size_t n;
+    struct problems why = {0};
+    int done = 0;
+    while (done == 0 && a->recording != NULL && (n = live_tapped(a->live, pcm, ARRAY_LEN(pcm))) > 0)
+        done = recording_add(a->recording, pcm, n, &why);
+    if (done != 0)
+        appliance_end_recording(a, &why);
+    appliance_log_all(a, CONF_LOG_WARNING, &why);
 }
 
 /* -- Buttons ---------------------------------------------------------------------------------- */
@@ -280,25 +366,22 @@ static void take_latencies(struct appliance *a, const json_t *line, const char *
         histogram_add(&a->metrics.first_sound, s.now.answer_ms / 1e3);
     if (s.now.interrupted != a->seen.interrupted && s.now.stop_ms >= 0)
         histogram_add(&a->metrics.stop, s.now.stop_ms / 1e3);
-    a->metrics.failed += strcmp(event, "failed") == 0;
     a->seen = s.now;
 }
 
-/* What was heard of a reply, and that somebody spoke. */
+/* What was heard of a reply; that somebody spoke. Typed words were noted when they came. */
 static void take_history(struct appliance *a, const json_t *line, const char *event)
 {
-    char text[64];
-    int err = 0;
     const char *said = json_string_value(json_object_get(line, "text"));
-    if (strcmp(event, "memory") == 0 && said != NULL && said[0] != '\0') {
-        err = history_add(&a->history, time(NULL), "parley", said);
-    } else if (has_action(line, "commit") && whole(line, "hear_to") > 0) {
-        snprintf(text, sizeof(text), "(speech)");
-        err = history_add(&a->history, time(NULL), "person", text);
-    }
-    if (err < 0)
-        appliance_log(a, CONF_LOG_WARNING, "%s/%s: %s", a->conf.state, HISTORY_FILE,
-                      strerror(-err));
+    if (strcmp(event, "asked") == 0)
+        a->typed = true;
+    if (strcmp(event, "memory") == 0 && said != NULL && said[0] != '\0')
+        note(a, "parley", said);
+    if (!has_action(line, "commit"))
+        return;
+    if (!a->typed)
+        note(a, "person", "(speech)");
+    a->typed = false;
 }
 
 /* For the journal: that something happened and to whom, never what was said. */

@@ -62,7 +62,6 @@ static const struct conf_key keys[] = {
     INT("audio", "delay_ms", delay_ms, "0", 0, 500, false,
         "from loudspeaker to microphone beyond what the devices report; rather too low"),
     INT("audio", "volume", volume, "100", 0, 100, true, "of replies and earcons, in per cent"),
-    BOOL("audio", "earcons", earcons, "yes", true, "short sounds that tell what happens"),
     TEXT("audio", "vad", vad, "", false,
          "weights of the voice detector; empty = the installed ones"),
 

@@ -39,7 +39,6 @@ struct conf {
     int rate;
     bool realtime, echo_cancel, noise, gain;
     int delay_ms, volume;
-    bool earcons;
     char *vad;
     /* [speech] */
     char *speaker, *language, *system_file;

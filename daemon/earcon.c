@@ -29,6 +29,8 @@ static const struct note table[TURN_EARCONS][NOTES] = {
     [TURN_EARCON_BACK] = {{100, 392, 400}, {160, 587, 587}},
     [TURN_EARCON_MUTED] = {{80, 523, 523}, {100, 349, 349}},
     [TURN_EARCON_UNMUTED] = {{80, 349, 349}, {100, 523, 523}},
+    [TURN_EARCON_READY] = {{90, 523, 523}, {90, 659, 659}, {140, 784, 784}},
+    [TURN_EARCON_RECORD] = {{60, 880, 880}, {50, 0, 0}, {60, 880, 880}},
 };
 
 static size_t samples(const struct note *n, int rate)

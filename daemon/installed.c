@@ -13,7 +13,7 @@ int installed_path(char *path, size_t size, const char *name, struct problems *w
 {
     static const char *const places[] = {"/../share/parley", "/share/parley",
                                          "/../../share/parley"};
-    char program[PATH_MAX];
+    char program[PATH_MAX], found[PATH_MAX + 64];
     ssize_t n = readlink("/proc/self/exe", program, sizeof(program) - 1);
     if (n < 0)
         return problem_add(why, -errno, "%s: cannot tell where the program is: %s", name,
@@ -23,9 +23,11 @@ int installed_path(char *path, size_t size, const char *name, struct problems *w
     if (slash != NULL)
         *slash = '\0';
     for (size_t i = 0; i < ARRAY_LEN(places); i++)
-        if (snprintf(path, size, "%s%s/%s", program, places[i], name) < (int)size &&
-            access(path, R_OK) == 0)
+        if (snprintf(found, sizeof(found), "%s%s/%s", program, places[i], name) < (int)size &&
+            access(found, R_OK) == 0) {
+            memcpy(path, found, strlen(found) + 1);
             return 0;
+        }
     return problem_add(why, -ENOENT, "%s is neither in %s/../share/parley nor in %s/share/parley",
                        name, program, program);
 }

@@ -63,6 +63,11 @@ int live_earcon(struct live *l, enum turn_earcon e);
 /* Amplitude factor of everything that sounds. */
 void live_volume(struct live *l, float gain);
 
+/* For a recording: from now on what the ear gives (EAR_RATE, echo removed) waits for at most 4 s to
+ * be fetched, or no longer. */
+void live_tap(struct live *l, bool on);
+size_t live_tapped(struct live *l, float *pcm, size_t n);
+
 /* Readable (poll) when event lines have come, and when it has ended. live_read takes one line, with
  * its newline and a NUL, and returns its bytes, 0 when there is none. An owner who does not read
  * loses lines, not the conversation. */

@@ -108,6 +108,8 @@ enum turn_earcon {
     TURN_EARCON_BACK,    /* ... and came back */
     TURN_EARCON_MUTED,   /* microphone off */
     TURN_EARCON_UNMUTED, /* microphone on */
+    TURN_EARCON_READY,   /* the service has started and listens */
+    TURN_EARCON_RECORD,  /* a recording begins, or ends */
     TURN_EARCONS
 };
 

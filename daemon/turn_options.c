@@ -154,8 +154,8 @@ static const char *const actions[] = {
 };
 
 static const char *const earcons[] = {
-    "none",   "awake", "wait", "empty", "cut",   "repeat",
-    "failed", "full",  "lost", "back",  "muted", "unmuted",
+    "none", "awake", "wait", "empty", "cut",     "repeat", "failed",
+    "full", "lost",  "back", "muted", "unmuted", "ready",  "record",
 };
 
 _Static_assert(ARRAY_LEN(states) == TURN_STATES, "a state has no name");

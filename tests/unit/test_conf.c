@@ -225,14 +225,13 @@ static void test_reload(void **unused)
         assert_false(k[i].reload && k[i].type == CONF_TEXT);
     assert_int_equal(conf_init(&a), 0);
     assert_int_equal(parse(&b,
-                           "[audio]\nvolume=1\nearcons=no\nnoise=yes\n[service]\nlog_level="
+                           "[audio]\nvolume=1\nnoise=yes\n[service]\nlog_level="
                            "debug\n",
                            &why),
                      0);
     conf_reload(&a, &b);
     assert_int_equal(a.volume, 1);
     assert_int_equal(a.log_level, CONF_LOG_DEBUG);
-    assert_false(a.earcons);
     assert_false(a.noise); /* only a restart changes it */
     conf_free(&a);
     conf_free(&b);

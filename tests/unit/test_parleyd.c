@@ -24,6 +24,7 @@
 #include <jansson.h>
 
 #include "base/util.h"
+#include "daemon/scenario.h"
 
 #define PROGRAM BINARY_DIR "/parleyd"
 #define MODEL   SOURCE_DIR "/models/parley-mini"
@@ -343,6 +344,71 @@ static void test_metrics_and_watch(void **state)
     fclose(f);
 }
 
+/* The reply to this has this text somewhere, sooner or later. */
+static void wait_text(struct rig *r, const char *request, const char *wanted)
+{
+    for (int ms = 0; ms < PATIENCE_MS; ms += 50) {
+        json_t *reply = control(r, request);
+        char *text = json_dumps(reply, 0);
+        bool found = strstr(text, wanted) != NULL;
+        free(text);
+        json_decref(reply);
+        if (found)
+            return;
+        usleep(50000);
+    }
+    fail_msg("%s: never '%s'", request, wanted);
+}
+
+/* Said and asked words are spoken, remembered, kept if configured, and forgotten. */
+static void test_words(void **state)
+{
+    struct rig *r = *state;
+    char file[128];
+    struct stat st;
+    snprintf(file, sizeof(file), "%s/history.json", r->state);
+    write_conf(r, "[history]\nkeep = file\n");
+    start_ready(r);
+    accepted(r, "{\"cmd\":\"say\",\"text\":\"two and three.\"}");
+    wait_text(r, "{\"cmd\":\"history\"}", "two and three.");
+    accepted(r, "{\"cmd\":\"ask\",\"text\":\"Count to three.\"}");
+    wait_text(r, "{\"cmd\":\"history\"}", "Count to three.");
+    wait_text(r, "{\"cmd\":\"status\"}", "\"replies\": 2");
+    assert_int_equal(stat(file, &st), 0);
+    assert_int_equal(st.st_mode & 07777, 0600);
+    killed(r);
+    start_ready(r);
+    wait_text(r, "{\"cmd\":\"history\"}", "Count to three.");
+    accepted(r, "{\"cmd\":\"forget\"}");
+    wait_text(r, "{\"cmd\":\"history\"}", "\"turns\": []");
+    assert_int_equal(access(file, F_OK), -1);
+}
+
+/* Not without leave, not for longer, and what is there can be replayed. */
+static void test_recording(void **state)
+{
+    struct rig *r = *state;
+    start_ready(r);
+    wait_text(r, "{\"cmd\":\"record\",\"number\":1}", "has no allow = yes in [recording]");
+    write_conf(r, "[recording]\nallow = yes\nmax_s = 10\n");
+    kill(r->pid, SIGHUP);
+    wait_text(r, "{\"cmd\":\"record\",\"number\":11}", "max_s allows 10");
+    json_t *reply = control(r, "{\"cmd\":\"record\",\"number\":1}");
+    char path[256];
+    const char *folder = json_string_value(json_object_get(reply, "path"));
+    assert_non_null(folder);
+    snprintf(path, sizeof(path), "%s/scenario.json", folder);
+    json_decref(reply);
+    wait_text(r, "{\"cmd\":\"record\",\"number\":1}", "one is being made already");
+    wait_text(r, "{\"cmd\":\"status\"}", "\"recording_s\": 0,");
+    struct scenario scenario;
+    struct problems why = {0};
+    if (scenario_read(&scenario, path, &why) < 0)
+        fail_msg("%s", why.text[0]);
+    assert_int_equal(scenario.length_ms, 6000);
+    scenario_free(&scenario);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, rig_up, rig_down)
 
 int main(void)
@@ -350,7 +416,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_ready_and_stopped),   TEST(test_mute_and_volume_outlast), TEST(test_crash_loop),
         TEST(test_missing_model),       TEST(test_bad_configuration),       TEST(test_reload),
-        TEST(test_stopped_at_any_time), TEST(test_metrics_and_watch),
+        TEST(test_stopped_at_any_time), TEST(test_metrics_and_watch),       TEST(test_words),
+        TEST(test_recording),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
