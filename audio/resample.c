@@ -78,7 +78,7 @@ int resample_open(struct resample **ret, int from, int to)
         return -EINVAL;
     }
     double slower = fmin(1.0, (double)to / from);
-    r->half = (int)ceil(HALF / slower);
+    r->half = ((int)ceil(HALF / slower) + 1) / 2 * 2; /* product() takes four at a time */
     size_t width = 2 * (size_t)r->half;
     r->weight = malloc((size_t)r->up * width * sizeof(float));
     r->last = calloc(2 * width, sizeof(float));

@@ -19,7 +19,7 @@
 #include "base/util.h"
 #include "tests/support/room.h"
 
-enum { ROOMS = 10, SECONDS = 18, N = SECONDS * EAR_RATE, PERIODS = N / EAR_PERIOD };
+enum { ROOMS = 10, SECONDS = 15, N = SECONDS * EAR_RATE, PERIODS = N / EAR_PERIOD };
 enum { LOUD_PERIODS = 10 };
 #define PI 3.14159265358979323846
 
@@ -78,21 +78,35 @@ static struct room_opts room_number(int i)
                               .seed = (uint32_t)i + 1};
 }
 
-/* mic[N] in a room, and the rms of its loud periods. */
-static double hear_room(const struct room_opts *o, float *mic)
+/* What the microphone hears in a room, and the rms of its loud periods. */
+struct heard {
+    float mic[N];
+    double rms;
+};
+static struct heard rooms[ROOMS];
+
+static void hear_room(const struct room_opts *o, struct heard *h)
 {
     struct room *r;
     double power = 0.0;
     size_t n = 0;
     assert_int_equal(room_open(&r, o), 0);
-    room_hear(r, far, mic, N);
+    room_hear(r, far, h->mic, N);
     room_close(r);
     for (size_t i = 0; i < N; i++)
         if (fabsf(far[i]) > 0.02f) {
-            power += (double)mic[i] * mic[i];
+            power += (double)h->mic[i] * h->mic[i];
             n++;
         }
-    return sqrt(power / (double)n);
+    h->rms = sqrt(power / (double)n);
+}
+
+static const struct heard *room_heard(int i)
+{
+    const struct room_opts o = room_number(i);
+    if (rooms[i].rms == 0.0)
+        hear_room(&o, &rooms[i]);
+    return &rooms[i];
 }
 
 static struct ear *open_ear(const struct ear_opts *o)
@@ -183,14 +197,12 @@ static void test_silence(void **unused)
 static void test_echo_alone(void **unused)
 {
     (void)unused;
-    static float mic[N];
     for (int i = 0; i < ROOMS; i++) {
-        const struct room_opts o = room_number(i);
+        const float *mic = room_heard(i)->mic;
         struct ear *e = open_ear(&at_16k);
         struct ear_frame f;
         double raw = 0.0, clean = 0.0;
         int somebody = 0;
-        hear_room(&o, mic);
         for (int p = 0; p < PERIODS; p++) {
             ear_period(e, mic + p * EAR_PERIOD, far + p * EAR_PERIOD, &f);
             if (p < 400)
@@ -213,12 +225,13 @@ static void test_echo_alone(void **unused)
 static double double_talk(int room, double db, double *loss, double *sdr)
 {
     static float mic[N], voice[N + LOUD_PERIODS * EAR_PERIOD];
-    const struct room_opts o = room_number(room);
+    const struct heard *h = room_heard(room);
     struct ear *e = open_ear(&at_16k);
     struct ear_frame f;
     size_t start = 12 * EAR_RATE + (size_t)room * 700;
-    double gain = hear_room(&o, mic) * pow(10.0, -db / 20.0), noticed = 10000.0;
+    double gain = h->rms * pow(10.0, -db / 20.0), noticed = 10000.0;
     double vv = 0.0, vc = 0.0, cc = 0.0;
+    memcpy(mic, h->mic, sizeof(mic));
     memset(voice, 0, sizeof(voice));
     for (size_t i = 0; i < person_n; i++) {
         voice[start + i] = (float)gain * person[i];
@@ -279,10 +292,11 @@ static void test_talk_over_10(void **unused)
 static void test_delay(void **unused)
 {
     (void)unused;
-    static float mic[N];
+    static struct heard h;
+    const float *mic = h.mic;
     const struct room_opts o = {.rt60 = 0.3, .delay_ms = 60.0, .gain_db = -6.0, .seed = 3};
     const int hints[] = {0, 10, 30, 55};
-    hear_room(&o, mic);
+    hear_room(&o, &h);
     for (size_t i = 0; i < ARRAY_LEN(hints); i++) {
         const struct ear_opts opts = {.rate = EAR_RATE, .delay_ms = hints[i]};
         struct ear *e = open_ear(&opts);
@@ -306,12 +320,10 @@ static void test_delay(void **unused)
 static void test_bad_input(void **unused)
 {
     (void)unused;
-    static float mic[N];
-    const struct room_opts o = room_number(3);
+    const float *mic = room_heard(3)->mic;
     struct ear *e = open_ear(&at_16k);
     struct ear_frame f;
     double raw = 0.0, clean = 0.0;
-    hear_room(&o, mic);
     for (int p = 0; p < PERIODS; p++) {
         float m[EAR_PERIOD], x[EAR_PERIOD];
         memcpy(m, mic + p * EAR_PERIOD, sizeof(m));
@@ -346,13 +358,10 @@ static void test_bad_input(void **unused)
 static void test_other_room(void **unused)
 {
     (void)unused;
-    static float one[N], two[N];
-    const struct room_opts a = room_number(2), b = room_number(7);
+    const float *one = room_heard(2)->mic, *two = room_heard(7)->mic;
     struct ear *e = open_ear(&at_16k);
     struct ear_frame f;
     double raw = 0.0, clean = 0.0;
-    hear_room(&a, one);
-    hear_room(&b, two);
     for (int p = 0; p < PERIODS; p++) {
         const float *mic = p < 900 ? one : two;
         ear_period(e, mic + p * EAR_PERIOD, far + p * EAR_PERIOD, &f);
@@ -384,12 +393,10 @@ static void test_no_cancel(void **unused)
 static void test_same_again(void **unused)
 {
     (void)unused;
-    static float mic[N];
-    const struct room_opts o = room_number(5);
+    const float *mic = room_heard(5)->mic;
     const struct ear_opts opts = {.rate = EAR_RATE, .noise = true, .gain = true};
     struct ear *a = open_ear(&opts), *b = open_ear(&opts);
     struct ear_frame fa, fb;
-    hear_room(&o, mic);
     memset(&fa, 0, sizeof(fa));
     memset(&fb, 0, sizeof(fb));
     for (int p = 0; p < PERIODS; p++) {
