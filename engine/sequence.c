@@ -74,7 +74,8 @@ static void embed_queue(struct engine *e, int n)
     }
 }
 
-/* Rows of the pass just made that belong to the user's turns; a run of sound is fetched at once. */
+/* Rows of the pass just begun that belong to the user's turns; a run of sound is fetched at once,
+ * as soon as the layer that the Talker accepts is done. */
 static int keep_user_rows(struct engine *e, int n)
 {
     size_t hidden = (size_t)e->model->config.thinker.hidden, rows = (size_t)(e->user_n + n);
@@ -89,8 +90,9 @@ static int keep_user_rows(struct engine *e, int n)
             continue;
         memcpy(e->user_ids + e->user_n, e->ids + e->fed + i, (size_t)run * sizeof(int32_t));
         if (kinds[i] == KIND_SOUND)
-            e->dev->op->get(e->dev, e->user_hidden + (size_t)e->user_n * hidden,
-                            e->tap + (size_t)i * hidden, (size_t)run * hidden * sizeof(float));
+            e->dev->op->get_marked(e->dev, e->user_hidden + (size_t)e->user_n * hidden,
+                                   e->tap + (size_t)i * hidden,
+                                   (size_t)run * hidden * sizeof(float));
         e->user_n += run;
     }
     return err;

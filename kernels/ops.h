@@ -151,6 +151,9 @@ struct ops {
     void (*release)(struct device *d, void *p);
     void (*put)(struct device *d, void *dst, const void *host, size_t bytes);
     void (*get)(struct device *d, void *host, const void *src, size_t bytes);
+    /* The same for what is ready at the last `mark`: waits for nothing that was begun after it. */
+    void (*mark)(struct device *d);
+    void (*get_marked)(struct device *d, void *host, const void *src, size_t bytes);
     /* dst may overlap src, as memmove. */
     void (*copy)(struct device *d, void *dst, const void *src, size_t bytes);
 

@@ -177,13 +177,17 @@ static void layers(struct decoder *d, float *x, int n, int tap, float *tap_out, 
     const struct decoder_config *c = d->w->config;
     size_t bytes = (size_t)n * c->hidden * sizeof(float);
     for (int l = 0; l < c->layers; l++) {
-        if (tap == l && tap_out != NULL)
+        if (tap == l && tap_out != NULL) {
             d->dev->op->copy(d->dev, tap_out, x, bytes);
+            d->dev->op->mark(d->dev); /* who wants it need not wait for the layers above */
+        }
         attention_branch(d, &d->w->layers[l], &d->kv[l], x, n, pos);
         mlp_branch(d, &d->w->layers[l], x, n);
     }
-    if (tap == c->layers && tap_out != NULL) /* the reference's last hidden state is normed */
+    if (tap == c->layers && tap_out != NULL) { /* the reference's last hidden state is normed */
         decoder_norm(d, tap_out, x, n);
+        d->dev->op->mark(d->dev);
+    }
 }
 
 void decoder_place(struct decoder *d)

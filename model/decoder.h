@@ -24,7 +24,8 @@ int decoder_open(struct decoder **ret, const struct decoder_opts *o, struct prob
 
 /* Runs n rows x[n, hidden] (in place: the residual stream) at the next n positions. When tap >= 0
  * and tap_out is not NULL, the residual at the INPUT of layer `tap` is copied to tap_out[n,
- * hidden]. The final norm is not applied. n <= max_rows and there is room: the caller checked. */
+ * hidden], and marked (ops.h). The final norm is not applied. n <= max_rows and there is room: the
+ * caller checked. */
 void decoder_forward(struct decoder *d, float *x, int n, int tap, float *tap_out);
 
 /* The same in three parts, for a step that is recorded (ops.h): decoder_place before it, once;

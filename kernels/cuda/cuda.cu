@@ -22,6 +22,7 @@ static void make_streams(struct cuda *c, const struct device_opts *o)
     CUDA_MUST(cudaStreamCreateWithPriority(&c->stream, cudaStreamNonBlocking,
                                            o->urgent ? greatest : least));
     CUDA_MUST(cudaStreamCreateWithFlags(&c->side, cudaStreamNonBlocking));
+    CUDA_MUST(cudaEventCreateWithFlags(&c->marked, cudaEventDisableTiming));
     CUDA_MUST(cudaMalloc((void **)&c->counters, CUDA_COUNTERS * sizeof(*c->counters)));
     CUDA_MUST(cudaMemsetAsync(c->counters, 0, CUDA_COUNTERS * sizeof(*c->counters), c->stream));
 }
@@ -81,6 +82,7 @@ void cuda_close(struct device *d)
     cuda_wait(c, c->stream);
     CUDA_MUST(cudaStreamDestroy(c->stream));
     CUDA_MUST(cudaStreamDestroy(c->side));
+    CUDA_MUST(cudaEventDestroy(c->marked));
     cuda_prepared_close(c);
     CUDA_MUST(cudaFree(c->counters));
     CUDA_MUST(cudaFree(c->scratch));

@@ -37,7 +37,8 @@ struct cuda {
     int hang_ms; /* silence for so long ends the process */
     size_t smem; /* most shared memory of a block */
     cudaStream_t stream;
-    cudaStream_t side; /* for what must not be recorded */
+    cudaStream_t side;  /* for what must not be recorded, or not wait for all that was begun */
+    cudaEvent_t marked; /* the last mark */
     void *scratch;     /* of one op; grows on demand, never while a step is being recorded */
     size_t scratch_bytes;
     void *retired[32]; /* scratch that recorded steps may still name */
@@ -143,6 +144,8 @@ void cuda_forget(struct cuda *c, void *at);
 void cuda_prepared_close(struct cuda *c);
 
 /* element.cu */
+void cuda_mark(struct device *d);
+void cuda_get_marked(struct device *d, void *host, const void *src, size_t bytes);
 void cuda_copy(struct device *d, void *dst, const void *src, size_t bytes);
 void cuda_embed(struct device *d, float *y, const struct weight *table, const int32_t *ids, int n,
                 int add);

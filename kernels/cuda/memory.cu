@@ -166,16 +166,34 @@ void cuda_put(struct device *d, void *dst, const void *host, size_t bytes)
     }
 }
 
-void cuda_get(struct device *d, void *host, const void *src, size_t bytes)
+static void get_by(struct cuda *c, cudaStream_t stream, void *host, const void *src, size_t bytes)
 {
-    struct cuda *c = cuda_of(d);
     struct staging *s = c->staging;
     CUDA_MUST(cudaSetDevice(c->ordinal));
     for (size_t at = 0, part; at < bytes; at += part) {
         part = bytes - at < LANDING_BYTES ? bytes - at : (size_t)LANDING_BYTES;
         CUDA_MUST(cudaMemcpyAsync(s->landing, (const char *)src + at, part, cudaMemcpyDeviceToHost,
-                                  c->stream));
-        cuda_wait(c, c->stream);
+                                  stream));
+        cuda_wait(c, stream);
         memcpy((char *)host + at, s->landing, part);
     }
+}
+
+void cuda_get(struct device *d, void *host, const void *src, size_t bytes)
+{
+    struct cuda *c = cuda_of(d);
+    get_by(c, c->stream, host, src, bytes);
+}
+
+void cuda_mark(struct device *d)
+{
+    struct cuda *c = cuda_of(d);
+    CUDA_MUST(cudaEventRecord(c->marked, c->stream));
+}
+
+void cuda_get_marked(struct device *d, void *host, const void *src, size_t bytes)
+{
+    struct cuda *c = cuda_of(d);
+    CUDA_MUST(cudaStreamWaitEvent(c->side, c->marked, 0));
+    get_by(c, c->side, host, src, bytes);
 }

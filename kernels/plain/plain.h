@@ -30,6 +30,7 @@ void *plain_alloc(struct device *d, size_t bytes);
 void plain_release(struct device *d, void *p);
 void plain_put(struct device *d, void *dst, const void *host, size_t bytes);
 void plain_get(struct device *d, void *host, const void *src, size_t bytes);
+void plain_mark(struct device *d);
 void plain_copy(struct device *d, void *dst, const void *src, size_t bytes);
 
 /* step.c */
