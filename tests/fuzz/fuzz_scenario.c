@@ -1,0 +1,46 @@
+/*
+ * tests/fuzz/fuzz_scenario.c - any text as a scenario of `parley replay`: read, its expectations
+ * checked, and a log held against them.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "daemon/expect.h"
+#include "daemon/scenario.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void judge(const struct scenario *s, FILE *sink)
+{
+    static const char line[] = "{\"at\":0,\"ms\":0.0,\"event\":\"tick\",\"state\":\"held\","
+                               "\"text\":\"One\",\"actions\":[\"hold\"]}\n";
+    struct expect *e = NULL;
+    struct problems why = {0};
+    if (expect_open(&e, s, &why) == 0 && expect_line(e, line, sizeof(line) - 1) == 0)
+        (void)expect_fulfilled(e, sink);
+    expect_close(e);
+    problems_free(&why);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    char path[] = "/tmp/parley-fuzz-XXXXXX";
+    int fd = mkstemp(path);
+    FILE *sink = fopen("/dev/null", "w");
+    struct scenario s;
+    struct problems why = {0};
+    if (fd < 0 || sink == NULL || write(fd, data, size) != (ssize_t)size)
+        abort();
+    close(fd);
+    if (scenario_read(&s, path, &why) == 0) {
+        judge(&s, sink);
+        scenario_free(&s);
+    } else if (why.n == 0) {
+        abort(); /* refused without a word */
+    }
+    problems_free(&why);
+    unlink(path);
+    fclose(sink);
+    return 0;
+}
