@@ -9,8 +9,8 @@ cmake = cmake --preset $(1) >/dev/null && \
 	cmake --build --preset $(1) -j$(JOBS) $(2) -- --no-print-directory
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo deb check parity bench fuzz check-asan check-tsan check-arm64 format \
-	lint clean
+.PHONY: help setup build demo deb boot-test check parity bench bench-gpu fuzz check-asan check-tsan \
+	check-arm64 format lint clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -62,6 +62,14 @@ deb: ## the Debian package: build/parley_VERSION_ARCH.deb
 	@$(call cmake,release,--target parley parleyd)
 	@cd build && cpack -G DEB >cpack.log 2>&1 || { cat cpack.log; exit 1; }
 	@ls -l build/parley_*.deb
+
+boot-test: ## boot the package in a Debian guest under QEMU and break things there (root; long)
+	@tools/setup.sh boot
+	@$(MAKE) --no-print-directory deb
+	@tests/boot/run build/parley_*.deb build/boot
+
+bench-gpu: ## full size on a GPU: checks, parity, speed beside the reference (SPEED.md)
+	tools/gpu_bench
 
 fuzz: ## a short run of every fuzz target
 	@tools/setup.sh check
