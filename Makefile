@@ -9,8 +9,8 @@ cmake = cmake --preset $(1) >/dev/null && \
 	cmake --build --preset $(1) -j$(JOBS) $(2) -- --no-print-directory
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo deb boot-test check parity bench bench-gpu fuzz check-asan check-tsan \
-	check-arm64 format lint clean
+.PHONY: help setup build demo deb boot-test check parity bench bench-gpu fuzz check-asan \
+	check-tsan check-arm64 format lint clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
