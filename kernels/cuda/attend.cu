@@ -46,35 +46,6 @@ template <enum dtype T, int DIM> struct room {
     float key[DIM];
 };
 
-/* to[DIM] = from, normed and turned by `pos`; one warp. */
-template <int DIM>
-static __device__ __forceinline__ void turn(float *to, const float *from, const float *norm,
-                                            const struct rope *r, int pos, float scale)
-{
-    const int half = DIM / 2, each = DIM / 2 / WARP;
-    int lane = threadIdx.x % WARP;
-    float a[each], b[each], sum = 0;
-#pragma unroll
-    for (int j = 0; j < each; j++) {
-        a[j] = from[lane + j * WARP];
-        b[j] = from[half + lane + j * WARP];
-        sum += a[j] * a[j] + b[j] * b[j];
-    }
-    float by = norm != NULL ? 1 / sqrtf(warp_sum(sum) / DIM + r->eps) : 1;
-#pragma unroll
-    for (int j = 0; j < each; j++) {
-        int i = lane + j * WARP;
-        float s, c, x = a[j] * by, z = b[j] * by;
-        if (norm != NULL) {
-            x *= norm[i];
-            z *= norm[half + i];
-        }
-        sincosf((float)pos * r->inv_freq[i], &s, &c);
-        to[i] = (x * c - z * s) * scale;
-        to[half + i] = (z * c + x * s) * scale;
-    }
-}
-
 /* 4 elements from shared memory as floats. */
 template <enum dtype T> static __device__ __forceinline__ float4 four(const char *row, int i)
 {
@@ -260,19 +231,20 @@ static __global__ void __launch_bounds__(THREADS) k_decode(struct decode d)
     struct fetched<T, DIM> f;
     float2 acc[share<DIM>::heads] = {};
     dependents_start();
-    dependency_wait();
     int pos = *d.pos, from = d.window > 0 ? max(0, pos + 1 - d.window) : 0, total = pos + 1 - from;
     int each = max(keys, (total + (int)gridDim.y - 1) / (int)gridDim.y);
     int parts = (total + each - 1) / each, end = min(pos + 1, from + (part + 1) * each);
+    from += part * each;
+    if (part < parts) /* what is in the cache was written a step ago: no need to wait */
+        fetch<T, DIM>(&f, &d, head, from, min(keys, end - from));
+    dependency_wait();
     if (part >= parts)
         return;
-    from += part * each;
-    fetch<T, DIM>(&f, &d, head, from, min(keys, end - from));
     for (int i = warp; i <= d.group; i += WARPS) {
         bool query = i < d.group;
-        turn<DIM>(query ? s.q[i] : s.key,
-                  query ? d.q + (head * d.group + i) * DIM : d.k + head * DIM,
-                  query ? d.rope.q_norm : d.rope.k_norm, &d.rope, pos, query ? d.scale : 1);
+        attend_turn<DIM>(query ? s.q[i] : s.key,
+                         query ? d.q + (head * d.group + i) * DIM : d.k + head * DIM,
+                         query ? d.rope.q_norm : d.rope.k_norm, &d.rope, pos, query ? d.scale : 1);
     }
     if (threadIdx.x < GROUP_MOST) {
         s.top[threadIdx.x] = -INFINITY;
@@ -296,14 +268,14 @@ static __global__ void __launch_bounds__(THREADS) k_decode(struct decode d)
         combine<DIM>(&d, head, parts);
 }
 
-template <enum dtype T> static void launch(struct cuda *c, const struct decode *d)
+static void launch(struct cuda *c, const struct decode *d)
 {
-    int parts = at_most(PARTS_MOST, div_up(d->kv.rows, tile<T>::keys));
+    int parts = at_most(PARTS_MOST, div_up(d->kv.rows, tile<DT_F32>::keys));
     dim3 grid((unsigned)d->kv.heads, (unsigned)parts);
     if (d->kv.dim == 128)
-        LAUNCH(c, (k_decode<T, 128>), grid, THREADS, 0, *d);
+        LAUNCH(c, (k_decode<DT_F32, 128>), grid, THREADS, 0, *d);
     else
-        LAUNCH(c, (k_decode<T, 64>), grid, THREADS, 0, *d);
+        LAUNCH(c, (k_decode<DT_F32, 64>), grid, THREADS, 0, *d);
 }
 
 void cuda_rope_attend(struct device *dev, float *y, float *q, float *k, const float *v, int n,
@@ -312,8 +284,10 @@ void cuda_rope_attend(struct device *dev, float *y, float *q, float *k, const fl
 {
     struct cuda *c = cuda_of(dev);
     int group = a->heads / kv->heads;
-    if (n > 1 || (kv->dim != 64 && kv->dim != 128) || group > GROUP_MOST || !a->causal ||
-        kv->heads > CUDA_COUNTERS) {
+    if (n == 1 && cuda_attend_one(c, y, q, k, v, kv, a, r, pos))
+        return;
+    if (n > 1 || kv->type != DT_F32 || (kv->dim != 64 && kv->dim != 128) || group > GROUP_MOST ||
+        !a->causal || kv->heads > CUDA_COUNTERS) {
         compose_rope_attend(dev, y, q, k, v, n, kv, a, r, pos);
         return;
     }
@@ -331,12 +305,7 @@ void cuda_rope_attend(struct device *dev, float *y, float *q, float *k, const fl
     d.counters = c->counters;
     d.parts =
         (float *)cuda_scratch(c, (size_t)a->heads * PARTS_MOST * (kv->dim + 2) * sizeof(float));
-    if (kv->type == DT_F16)
-        launch<DT_F16>(c, &d);
-    else if (kv->type == DT_BF16)
-        launch<DT_BF16>(c, &d);
-    else
-        launch<DT_F32>(c, &d);
+    launch(c, &d);
 }
 
 /* The block's largest v; room[32]. */

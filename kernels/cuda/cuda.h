@@ -8,7 +8,9 @@
  * Kernels start early: a launch lets its blocks begin while the kernel before it still drains
  * (programmatic dependent launch, from compute capability 9.0 on). So every kernel that was started
  * with LAUNCH first fetches what nobody writes (weights), then calls dependency_wait() in every
- * thread before it touches anything else, reading or writing.
+ * thread before it touches anything else, reading or writing. Kernels that end a step (advance,
+ * sample) do not let the next one begin early: what was written before them, positions and the
+ * cache of keys, may be fetched without waiting by all that follow.
  *
  * Faults are fatal: CUDA_MUST ends the process with expression, file, line and CUDA's name of it.
  */
@@ -39,7 +41,7 @@ struct cuda {
     cudaStream_t stream;
     cudaStream_t side;  /* for what must not be recorded, or not wait for all that was begun */
     cudaEvent_t marked; /* the last mark */
-    void *scratch;     /* of one op; grows on demand, never while a step is being recorded */
+    void *scratch;      /* of one op; grows on demand, never while a step is being recorded */
     size_t scratch_bytes;
     void *retired[32]; /* scratch that recorded steps may still name */
     int n_retired;

@@ -1,30 +1,25 @@
 /*
  * kernels/cuda/gemm.cu - products of many rows on the tensor cores.
  *
- * A block takes 32 rows of weights and up to 64 of x; its eight warps share out the columns and add
- * up in shared memory at the end. So every weight is read by one warp of each block row, straight
- * from memory, and even a matrix of a few hundred rows keeps many multiprocessors busy.
+ * A block takes 16 or 32 rows of weights and up to 32 of x; its eight warps share out the columns
+ * and add up in shared memory at the end. So every weight is read by one warp of each block row,
+ * straight from memory, and even a matrix of a few hundred rows keeps many multiprocessors busy.
  */
 #include "kernels/cuda/gemm.cuh"
 
 #include "kernels/cuda/mma.cuh"
 
-enum { WARPS = 8, THREADS = WARPS * WARP, MT = 2, BLOCK_M = MT * TILE_M, AHEAD = 2 };
-
-struct lane_rows {
-    const char *w[2 * MT]; /* this lane's columns of its rows of weights */
-};
+enum { WARPS = 8, THREADS = WARPS * WARP, AHEAD = 2 };
 
 /* Where this lane reads: rows g and g + 8 of each tile; rows beyond the end repeat the last one. */
-static __device__ __forceinline__ struct lane_rows weight_rows(const struct gemm *g, int row,
-                                                               int lane)
+template <int MT>
+static __device__ __forceinline__ void weight_rows(const char *w[2 * MT], const struct gemm *g,
+                                                   int row, int lane)
 {
-    struct lane_rows l;
     for (int i = 0; i < 2 * MT; i++) {
         int r = min(row + i * (TILE_M / 2) + lane / 4, g->rows - 1);
-        l.w[i] = (const char *)g->w + ((size_t)r * g->cols + lane % 4 * UNIT) * 2;
+        w[i] = (const char *)g->w + ((size_t)r * g->cols + lane % 4 * UNIT) * 2;
     }
-    return l;
 }
 
 static __device__ __forceinline__ long tap_offset(const struct gemm *g, int k)
@@ -40,17 +35,17 @@ static __device__ __forceinline__ void share_steps(int steps, int warp, int *fir
     *count = steps * (warp + 1) / WARPS - *first;
 }
 
-/* The warps' sums, added up in order, to y. sums[warp][x row][BLOCK_M + 1] */
-template <int NT>
+/* The warps' sums, added up in order, to y. sums[warp][x row][16 MT + 1] */
+template <int MT, int NT>
 static __device__ __forceinline__ void add_up(const struct gemm *g, const float *sums, int row,
                                               int t)
 {
-    const int stride = NT * TILE_N * (BLOCK_M + 1);
-    for (int i = threadIdx.x; i < NT * TILE_N * BLOCK_M; i += THREADS) {
-        int r = row + i % BLOCK_M, at = t + i / BLOCK_M;
+    const int tall = MT * TILE_M, stride = NT * TILE_N * (tall + 1);
+    for (int i = threadIdx.x; i < NT * TILE_N * tall; i += THREADS) {
+        int r = row + i % tall, at = t + i / tall;
         if (r >= g->rows || at >= g->n)
             continue;
-        const float *from = sums + i / BLOCK_M * (BLOCK_M + 1) + i % BLOCK_M;
+        const float *from = sums + i / tall * (tall + 1) + i % tall;
         float v = g->bias != NULL ? g->bias[r % g->bias_rows] : 0;
         for (int w = 0; w < WARPS; w++)
             v += from[w * stride];
@@ -62,87 +57,118 @@ static __device__ __forceinline__ void add_up(const struct gemm *g, const float 
     }
 }
 
-template <int NT>
+template <int MT, int NT>
 static __device__ __forceinline__ void keep_sums(float *sums, const float c[MT][NT][4], int warp,
                                                  int lane)
 {
-    sums += warp * NT * TILE_N * (BLOCK_M + 1);
+    const int tall = MT * TILE_M;
+    sums += warp * NT * TILE_N * (tall + 1);
+#pragma unroll
     for (int m = 0; m < MT; m++)
+#pragma unroll
         for (int n = 0; n < NT; n++)
+#pragma unroll
             for (int i = 0; i < 4; i++) {
                 int r = m * TILE_M + lane / 4 + i / 2 * 8, t = n * TILE_N + lane % 4 * 2 + i % 2;
-                sums[t * (BLOCK_M + 1) + r] = c[m][n][i];
+                sums[t * (tall + 1) + r] = c[m][n][i];
             }
 }
 
-template <enum dtype T, int NT, bool SPLIT>
+template <int MT>
+static __device__ __forceinline__ void fetch_weights(uint4 w[2 * MT],
+                                                     const char *const rows[2 * MT], int step)
+{
+#pragma unroll
+    for (int i = 0; i < 2 * MT; i++)
+        w[i] = fetch_unit((const uint4 *)(rows[i] + step * STEP * 2));
+}
+
+/* This lane's columns of one step of a row of x. */
+static __device__ __forceinline__ void fetch_row(float4 b[2], const float *x)
+{
+    b[0] = *(const float4 *)x;
+    b[1] = *(const float4 *)(x + 4);
+}
+
+/* A block: 16 MT rows of weights, 8 NT rows of x. Weights are fetched AHEAD steps before they are
+ * used, rows of x one step. */
+template <enum dtype T, int MT, int NT, bool SPLIT>
 static __global__ void __launch_bounds__(THREADS, 2) k_gemm(struct gemm g)
 {
     extern __shared__ float sums[];
     int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
-    int row = blockIdx.x * BLOCK_M, t = blockIdx.y * NT * TILE_N, first, count;
-    struct lane_rows l = weight_rows(&g, row, lane);
+    int row = blockIdx.x * MT * TILE_M, t = blockIdx.y * NT * TILE_N, first, count;
+    const char *rows[2 * MT];
     const float *x[NT];
     float c[MT][NT][4] = {};
     uint4 w[AHEAD][2 * MT];
+    float4 next[NT][2];
+    weight_rows<MT>(rows, &g, row, lane);
     share_steps(g.cols / STEP, warp, &first, &count);
+#pragma unroll
     for (int n = 0; n < NT; n++) {
         int at = min(t + n * TILE_N + lane / 4, g.n - 1);
         x[n] = g.x + at / g.per * g.pitch_outer + at % g.per * g.pitch + lane % 4 * UNIT;
     }
 #pragma unroll
     for (int s = 0; s < AHEAD; s++)
-        for (int i = 0; i < 2 * MT; i++)
-            if (s < count)
-                w[s][i] = fetch_unit((const uint4 *)(l.w[i] + (first + s) * STEP * 2));
+        if (s < count)
+            fetch_weights<MT>(w[s], rows, first + s);
     dependents_start();
     dependency_wait();
+#pragma unroll
+    for (int n = 0; n < NT && count > 0; n++)
+        fetch_row(next[n], x[n] + tap_offset(&g, first * STEP));
     for (int from = 0; from < count; from += AHEAD) {
 #pragma unroll
         for (int s = 0; s < AHEAD; s++) {
             int step = from + s;
             if (step >= count)
                 break;
-            uint4 now[2 * MT];
-            for (int i = 0; i < 2 * MT; i++)
-                now[i] = w[s][i];
-            for (int i = 0; i < 2 * MT && step + AHEAD < count; i++)
-                w[s][i] = fetch_unit((const uint4 *)(l.w[i] + (first + step + AHEAD) * STEP * 2));
-            long offset = tap_offset(&g, (first + step) * STEP);
+            bool more = step + 1 < count;
+            long offset = more ? tap_offset(&g, (first + step + 1) * STEP) : 0;
 #pragma unroll
             for (int n = 0; n < NT; n++) {
-                const float4 *p = (const float4 *)(x[n] + offset);
-                struct operand b = make_operand<T, SPLIT>(p[0], p[1]);
+                struct operand o = make_operand<T, SPLIT>(next[n][0], next[n][1]);
+                if (more)
+                    fetch_row(next[n], x[n] + offset);
+#pragma unroll
                 for (int m = 0; m < MT; m++)
-                    multiply<T, SPLIT>(c[m][n], now[2 * m], now[2 * m + 1], &b);
+                    multiply<T, SPLIT>(c[m][n], w[s][2 * m], w[s][2 * m + 1], &o);
             }
+            if (step + AHEAD < count)
+                fetch_weights<MT>(w[s], rows, first + step + AHEAD);
         }
     }
-    keep_sums<NT>(sums, c, warp, lane);
+    keep_sums<MT, NT>(sums, c, warp, lane);
     __syncthreads();
-    add_up<NT>(&g, sums, row, t);
+    add_up<MT, NT>(&g, sums, row, t);
 }
 
-template <enum dtype T, int NT, bool SPLIT> static void start(struct cuda *c, const struct gemm *g)
+template <enum dtype T, int MT, int NT, bool SPLIT>
+static void start(struct cuda *c, const struct gemm *g)
 {
-    dim3 grid((unsigned)div_up(g->rows, BLOCK_M), (unsigned)div_up(g->n, NT * TILE_N));
-    size_t smem = (size_t)WARPS * NT * TILE_N * (BLOCK_M + 1) * sizeof(float);
-    if (smem > 48 * 1024)
-        CUDA_MUST(cudaFuncSetAttribute((k_gemm<T, NT, SPLIT>),
-                                       cudaFuncAttributeMaxDynamicSharedMemorySize, (int)smem));
-    LAUNCH(c, (k_gemm<T, NT, SPLIT>), grid, THREADS, smem, *g);
+    dim3 grid((unsigned)div_up(g->rows, MT * TILE_M), (unsigned)div_up(g->n, NT * TILE_N));
+    size_t smem = (size_t)WARPS * NT * TILE_N * (MT * TILE_M + 1) * sizeof(float);
+    LAUNCH(c, (k_gemm<T, MT, NT, SPLIT>), grid, THREADS, smem, *g);
 }
 
+/* Tiles as large as leave a block for every multiprocessor. */
 template <enum dtype T, bool SPLIT> static void choose(struct cuda *c, const struct gemm *g)
 {
-    if (g->n <= TILE_N)
-        start<T, 1, SPLIT>(c, g);
-    else if (g->n <= 2 * TILE_N)
-        start<T, 2, SPLIT>(c, g);
-    else if (g->n <= 4 * TILE_N)
-        start<T, 4, SPLIT>(c, g);
+    int tiles = div_up(g->n, TILE_N), tall = div_up(g->rows, 2 * TILE_M);
+    int nt = tiles > 2 ? 4 : tiles;
+    while (nt > 1 && tall * div_up(tiles, nt) < c->sms)
+        nt /= 2;
+    bool two = tall * div_up(tiles, nt) >= c->sms;
+    if (nt == 4)
+        start<T, 2, 4, SPLIT>(c, g);
+    else if (nt == 2)
+        start<T, 2, 2, SPLIT>(c, g);
+    else if (two)
+        start<T, 2, 1, SPLIT>(c, g);
     else
-        start<T, 8, SPLIT>(c, g);
+        start<T, 1, 1, SPLIT>(c, g);
 }
 
 void cuda_gemm(struct cuda *c, const struct gemm *g, bool split)

@@ -106,7 +106,7 @@ static __device__ __forceinline__ void finish(const struct gemv *g, const struct
 
 /* A warp's rows, one after the other, CHUNK units a lane at a time. */
 template <enum dtype T, int N>
-static __global__ void __launch_bounds__(GEMV_THREADS, 4) k_rows(struct gemv g)
+static __global__ void __launch_bounds__(GEMV_THREADS, GEMV_BLOCKS) k_rows(struct gemv g)
 {
     extern __shared__ float xs[];
     uint4 w[CHUNK];
@@ -151,7 +151,7 @@ static __global__ void __launch_bounds__(GEMV_THREADS, 4) k_rows(struct gemv g)
 /* As k_rows; a task is two rows at once: of one matrix when rows are short, so that as much is on
  * the way, or the same row of gate and up. */
 template <enum dtype T, int N, bool SWIGLU>
-static __global__ void __launch_bounds__(GEMV_THREADS, 4) k_pairs(struct gemv g)
+static __global__ void __launch_bounds__(GEMV_THREADS, GEMV_BLOCKS) k_pairs(struct gemv g)
 {
     extern __shared__ float xs[];
     uint4 w[CHUNK];

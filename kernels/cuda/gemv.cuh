@@ -3,7 +3,7 @@
  * one or two vectors. Reading the weights is all that costs.
  *
  * A warp takes a task, some rows of weights of `units` 16-byte units. Each lane fetches CHUNK units
- * before it uses the first, so that a multiprocessor has 64 KB on the way from memory; the vector
+ * before it uses the first, so that a multiprocessor has 128 KB on the way from memory; the vector
  * lies in shared memory in fp32, in two planes (elements 0..3 and 4..7 of every unit), which lanes
  * read without bank conflicts.
  */
@@ -15,8 +15,8 @@
 enum {
     GEMV_THREADS = 256,
     GEMV_WARPS = GEMV_THREADS / WARP,
-    GEMV_BLOCKS = 2, /* of a kernel on a multiprocessor; as many of the next one fit beside */
-    CHUNK = 8,
+    GEMV_BLOCKS = 2, /* of a kernel on a multiprocessor */
+    CHUNK = 16,
     UNIT = 8, /* weights in 16 bytes */
 };
 

@@ -27,65 +27,65 @@ struct decode {
 
 struct choice {
     int id[K_MOST];
-    float logit[K_MOST], weight[K_MOST];
-    float all[EXPERTS_MOST];
+    __align__(16) float all[EXPERTS_MOST];
 };
 
-/* The k largest logits, the lower id among equals, and their weights. */
+/* The k largest logits, the lower id among equals: every thread finds the rank of one. */
 static __device__ __forceinline__ void choose(struct choice *s, const struct decode *d)
 {
-    __shared__ float room[WARP];
     int e = threadIdx.x, rank = 0;
-    float mine = e < d->count ? d->logits[e] : 0;
+    float mine = e < d->count ? d->logits[e] : -INFINITY;
     if (mine != mine)
         mine = -INFINITY; /* not a number: some expert is taken all the same */
-    if (e < d->count)
-        s->all[e] = mine;
+    s->all[e] = mine;
     __syncthreads();
-    for (int j = 0; j < d->count; j++)
-        rank += s->all[j] > mine || (s->all[j] == mine && j < e);
-    if (e < d->count && rank < d->k) {
-        s->id[rank] = e;
-        s->logit[rank] = mine;
+    for (int j = 0; j < d->count && e < d->count; j += 4) {
+        float4 l = *(const float4 *)&s->all[j];
+        rank += l.x > mine || (l.x == mine && j < e);
+        rank += l.y > mine || (l.y == mine && j + 1 < e);
+        rank += l.z > mine || (l.z == mine && j + 2 < e);
+        rank += l.w > mine || (l.w == mine && j + 3 < e);
     }
-    __syncthreads();
-    float top = s->logit[0], sum = 0;
-    if (d->renorm)
-        for (int j = 0; j < d->k; j++)
-            sum += expf(s->logit[j] - top);
-    else
-        sum = block_sum(e < d->count ? expf(mine - top) : 0, room);
-    if (e < d->k)
-        s->weight[e] = expf(s->logit[e] - top) / sum;
+    if (e < d->count && rank < d->k)
+        s->id[rank] = e;
     __syncthreads();
 }
 
-static __device__ __forceinline__ void take_choice(struct choice *s, const struct decode *d)
+/* One block says what was chosen, and the weights: exp(l - top) / sum over the chosen or over all.
+ */
+static __device__ __forceinline__ void tell_choice(const struct choice *s, const struct decode *d)
 {
-    if (d->logits != NULL) {
-        choose(s, d);
-        if (blockIdx.x == 0 && threadIdx.x < d->k) {
-            d->ids[threadIdx.x] = s->id[threadIdx.x];
-            d->weights[threadIdx.x] = s->weight[threadIdx.x];
-        }
-    } else if (threadIdx.x < d->k) {
-        s->id[threadIdx.x] = d->ids[threadIdx.x];
+    __shared__ float room[WARP];
+    int j = threadIdx.x;
+    float top = s->all[s->id[0]], sum = 0;
+    if (d->renorm)
+        for (int i = 0; i < d->k; i++)
+            sum += expf(s->all[s->id[i]] - top);
+    else
+        sum = block_sum(j < d->count ? expf(s->all[j] - top) : 0, room);
+    if (j < d->k) {
+        d->ids[j] = s->id[j];
+        d->weights[j] = expf(s->all[s->id[j]] - top) / sum;
     }
 }
 
 /* A warp takes row r of gate and up of one of the chosen, or of the shared expert. */
 template <enum dtype T>
-static __global__ void __launch_bounds__(GEMV_THREADS, 4) k_up(struct decode d)
+static __global__ void __launch_bounds__(GEMV_THREADS, GEMV_BLOCKS) k_up(struct decode d)
 {
-    extern __shared__ float xs[];
+    extern __shared__ __align__(16) float xs[];
     __shared__ struct choice s;
     int units = d.e.hidden / UNIT, routed = d.k * d.e.inner, total = routed + d.shared.inner;
     int task = blockIdx.x * GEMV_WARPS + threadIdx.x / WARP, lane = threadIdx.x % WARP;
     dependents_start();
     dependency_wait();
+#pragma unroll 4
     for (int i = threadIdx.x; i < d.e.hidden; i += GEMV_THREADS)
         xs[plane_index(i, units)] = d.a[i];
-    take_choice(&s, &d);
+    if (d.logits != NULL)
+        choose(&s, &d);
+    else if (threadIdx.x < d.k)
+        s.id[threadIdx.x] = d.ids[threadIdx.x];
     __syncthreads();
     for (; task < total; task += gridDim.x * GEMV_WARPS) {
         bool own = task < routed;
@@ -112,41 +112,62 @@ static __global__ void __launch_bounds__(GEMV_THREADS, 4) k_up(struct decode d)
         if (lane == 0)
             d.h[task] = silu(v) * z;
     }
+    if (blockIdx.x == 0 && d.logits != NULL)
+        tell_choice(&s, &d);
 }
 
-/* Where unit u of row r of all chosen down matrices, one behind the other, lies. */
+/* Where unit u of row 0 of all chosen down matrices, one behind the other, lies. */
 static __device__ __forceinline__ const uint4 *down_unit(const struct decode *d, const int *id,
-                                                         int r, int u)
+                                                         int u)
 {
     int each = d->e.inner / UNIT, part = u / each;
     if (part < d->k)
-        return (const uint4 *)(d->e.down + id[part] * d->e.step_down) + (size_t)r * each + u % each;
-    return (const uint4 *)d->shared.down + (size_t)r * (d->shared.inner / UNIT) + u - d->k * each;
+        return (const uint4 *)(d->e.down + id[part] * d->e.step_down) + u % each;
+    return (const uint4 *)d->shared.down + u - d->k * each;
 }
 
+/* One row of all chosen down matrices a warp. The first weights are under way before h is looked
+ * at; h takes the experts' weights on its way to shared memory. */
 template <enum dtype T>
-static __global__ void __launch_bounds__(GEMV_THREADS, 4) k_down(struct decode d)
+static __global__ void __launch_bounds__(GEMV_THREADS, GEMV_BLOCKS) k_down(struct decode d)
 {
-    extern __shared__ float hs[];
+    extern __shared__ __align__(16) float hs[];
     __shared__ int id[K_MOST];
+    __shared__ float weight[K_MOST + 1];
     int routed = d.k * d.e.inner, units = (routed + d.shared.inner) / UNIT;
+    int own = routed / UNIT, each = d.e.inner / UNIT, other = d.shared.inner / UNIT;
+    const uint4 **from = (const uint4 **)(hs + units * UNIT);
     int row = blockIdx.x * GEMV_WARPS + threadIdx.x / WARP, lane = threadIdx.x % WARP;
+    bool staged = false;
     dependents_start();
     dependency_wait();
-    if (threadIdx.x < d.k)
+    if (threadIdx.x < d.k) {
         id[threadIdx.x] = d.ids[threadIdx.x];
-    float share = d.shared.inner > 0 ? 1 / (1 + expf(-*d.share)) : 0;
-    for (int i = threadIdx.x; i < units * UNIT; i += GEMV_THREADS)
-        hs[plane_index(i, units)] = d.h[i] * (i < routed ? d.weights[i / d.e.inner] : share);
+        weight[threadIdx.x] = d.weights[threadIdx.x];
+    }
+    if (threadIdx.x == 0)
+        weight[d.k] = d.shared.inner > 0 ? 1 / (1 + expf(-*d.share)) : 0;
     __syncthreads();
-    for (; row < d.e.hidden; row += gridDim.x * GEMV_WARPS) {
+    for (int u = threadIdx.x; u < units; u += GEMV_THREADS)
+        from[u] = down_unit(&d, id, u);
+    __syncthreads();
+    for (; row < d.e.hidden || !staged; row += gridDim.x * GEMV_WARPS) {
         float acc = 0;
         for (int at = 0; at < units; at += CHUNK * WARP) {
             uint4 w[CHUNK];
 #pragma unroll
             for (int j = 0; j < CHUNK; j++) {
                 int u = at + j * WARP + lane;
-                w[j] = u < units ? fetch_unit(down_unit(&d, id, row, u)) : make_uint4(0, 0, 0, 0);
+                w[j] = make_uint4(0, 0, 0, 0);
+                if (u < units && row < d.e.hidden)
+                    w[j] = fetch_unit(from[u] + (size_t)row * (u < own ? each : other));
+            }
+            if (!staged) {
+#pragma unroll 4
+                for (int i = threadIdx.x; i < units * UNIT; i += GEMV_THREADS)
+                    hs[plane_index(i, units)] = d.h[i] * weight[min(i / d.e.inner, d.k)];
+                __syncthreads();
+                staged = true;
             }
 #pragma unroll
             for (int j = 0; j < CHUNK; j++) {
@@ -156,7 +177,7 @@ static __global__ void __launch_bounds__(GEMV_THREADS, 4) k_down(struct decode d
             }
         }
         acc = warp_sum(acc);
-        if (lane == 0)
+        if (lane == 0 && row < d.e.hidden)
             d.y[row] += acc;
     }
 }
@@ -204,7 +225,8 @@ struct regular moe_regular(const struct expert *e, int experts)
 template <enum dtype T> static void launch(struct cuda *c, const struct decode *d)
 {
     int most = c->sms * GEMV_BLOCKS, h = d->k * d->e.inner + d->shared.inner;
-    size_t x = (size_t)d->e.hidden * sizeof(float), hs = (size_t)h * sizeof(float);
+    size_t x = (size_t)d->e.hidden * sizeof(float);
+    size_t hs = (size_t)h * sizeof(float) + (size_t)h / UNIT * sizeof(uint4 *);
     LAUNCH(c, k_up<T>, at_most(div_up(h, GEMV_WARPS), most), GEMV_THREADS, x, *d);
     LAUNCH(c, k_down<T>, at_most(div_up(d->e.hidden, GEMV_WARPS), most), GEMV_THREADS, hs, *d);
 }
@@ -224,7 +246,7 @@ static bool decodes(const struct regular *e, const struct regular *shared, int c
 {
     int h = k * e->inner + shared->inner;
     return e->gate != NULL && count <= EXPERTS_MOST && k <= K_MOST && e->hidden <= 11 * 1024 &&
-           h <= 11 * 1024 && (shared->inner == 0 || shared->type == e->type);
+           h <= 9 * 1024 && (shared->inner == 0 || shared->type == e->type);
 }
 
 void cuda_experts(struct device *d, float *y, const float *x, int n, const struct expert *e,

@@ -15,7 +15,9 @@
 struct entry {
     const void *from;
     void *copy;   /* on the host: what a table of experts was made from */
-    size_t bytes; /* of copy */
+    size_t bytes; /* of copy; of packed weights: of them */
+    int taps;     /* of packed weights, and stride or side */
+    int stride;
     void *device;
 };
 
@@ -169,18 +171,32 @@ static __global__ void k_pack_up(unsigned short *to, const unsigned short *from,
     to[i] = from[((size_t)ch * out + o) * (size_t)(stride * taps) + s + stride * (taps - 1 - tap)];
 }
 
+static struct entry *find_packed(struct prepared *p, const void *from, size_t bytes, int taps,
+                                 int stride)
+{
+    for (int i = 0; i < p->n; i++) {
+        struct entry *e = &p->entries[i];
+        if (e->from == from && e->bytes == bytes && e->taps == taps && e->stride == stride)
+            return e;
+    }
+    return NULL;
+}
+
 static const void *pack(struct cuda *c, const struct weight *w, int in, int taps, int turn,
                         int stride)
 {
     struct prepared *p = prepared(c);
-    struct entry *at = find(p, w->data);
-    size_t count = (size_t)w->rows * w->cols;
+    size_t count = (size_t)w->rows * w->cols, bytes = count * sizeof(unsigned short);
+    struct entry *at = find_packed(p, w->data, bytes, taps, stride > 0 ? stride : -turn);
     unsigned grid = (unsigned)((count + THREADS - 1) / THREADS);
     if (at != NULL)
         return at->device;
     if (!c->recording)
         cuda_wait(c, c->stream); /* the weights may just be on their way */
-    at = add(p, w->data, count * sizeof(unsigned short));
+    at = add(p, w->data, bytes);
+    at->bytes = bytes;
+    at->taps = taps;
+    at->stride = stride > 0 ? stride : -turn;
     unsigned short *to = (unsigned short *)at->device;
     const unsigned short *from = (const unsigned short *)w->data;
     if (stride > 0)

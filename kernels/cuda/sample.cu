@@ -9,7 +9,14 @@
  */
 #include "kernels/cuda/math.cuh"
 
-enum { THREADS = 1024, WARPS = THREADS / WARP };
+enum {
+    WARPS_MOST = 32,
+    FAR_THREADS = WARPS_MOST * WARP, /* many keys, in device memory */
+    NEAR_THREADS = 256,              /* few keys, in registers and shared memory */
+    NEAR_EACH = 16,
+    NEAR_MOST = NEAR_THREADS * NEAR_EACH,
+    GREEDY_BLOCKS = 128,
+};
 
 typedef unsigned long long u64;
 
@@ -26,8 +33,9 @@ struct choice {
 };
 
 struct shared {
-    double room[WARPS];
-    u64 best[WARPS];
+    double room[WARPS_MOST];
+    u64 best[WARPS_MOST];
+    int part[2][WARPS_MOST];
     double value;
     u64 key;
 };
@@ -102,7 +110,7 @@ static __device__ u64 block_best(u64 key, struct shared *s)
         s->best[threadIdx.x / WARP] = key;
     __syncthreads();
     key = s->best[0];
-    for (int i = 1; i < WARPS; i++)
+    for (int i = 1; i < blockDim.x / WARP; i++)
         key = s->best[i] > key ? s->best[i] : key;
     __syncthreads();
     return key;
@@ -116,16 +124,17 @@ static __device__ double block_total(double v, struct shared *s)
         s->room[threadIdx.x / WARP] = v;
     __syncthreads();
     v = 0;
-    for (int i = 0; i < WARPS; i++)
+    for (int i = 0; i < blockDim.x / WARP; i++)
         v += s->room[i];
     __syncthreads();
     return v;
 }
 
+/* How many keys are not below `least`. */
 static __device__ int count_above(const struct choice *c, u64 least)
 {
     int n = 0;
-    for (int from = 0; from < c->count; from += THREADS) {
+    for (int from = 0; from < c->count; from += blockDim.x) {
         int i = from + threadIdx.x;
         n += __syncthreads_count(i < c->count && c->keys[i] >= least);
     }
@@ -137,20 +146,68 @@ static __device__ double mass_between(const struct choice *c, struct shared *s, 
                                       u64 below, float top)
 {
     double sum = 0;
-    for (int i = threadIdx.x; i < c->count; i += THREADS)
+    for (int i = threadIdx.x; i < c->count; i += blockDim.x)
         if (c->keys[i] >= least && c->keys[i] < below)
             sum += exp_portable((double)logit_of(c->keys[i]) - top);
     return block_total(sum, s);
 }
 
-/* The largest key with at least k keys not below it. */
+/* Is this bit of a key the same in all of them? Ids stand there backwards: ones above the bits that
+ * ids have. */
+static __device__ bool idle_bit(int bit, int count)
+{
+    return bit < 32 && bit >= 32 - __clz(count);
+}
+
+/* As kth_key for keys that this thread holds: one barrier a bit. */
+static __device__ u64 kth_near(const struct choice *c, struct shared *s, int k)
+{
+    u64 own[NEAR_EACH], key = 0;
+    int phase = 0;
+    for (int j = 0; j < NEAR_EACH; j++) {
+        int i = threadIdx.x + j * NEAR_THREADS;
+        own[j] = i < c->count ? c->keys[i] : NO_KEY;
+    }
+    for (int bit = 63; bit >= 0; bit--) {
+        u64 next = key | 1ull << bit;
+        int n = 0;
+        if (idle_bit(bit, c->count)) {
+            key = next;
+            continue;
+        }
+        for (int j = 0; j < NEAR_EACH; j++)
+            n += own[j] >= next;
+        n = __reduce_add_sync(0xffffffffu, n);
+        if (threadIdx.x % WARP == 0)
+            s->part[phase][threadIdx.x / WARP] = n;
+        __syncthreads();
+        n = 0;
+        for (int w = 0; w < NEAR_THREADS / WARP; w++)
+            n += s->part[phase][w];
+        phase ^= 1;
+        if (n >= k)
+            key = next;
+        if (n == k)
+            break;
+    }
+    return key;
+}
+
+/* The largest key with at least k keys not below it; stops early when exactly k are. */
 static __device__ u64 kth_key(const struct choice *c, int k)
 {
     u64 key = 0;
     for (int bit = 63; bit >= 0; bit--) {
         u64 next = key | 1ull << bit;
-        if (count_above(c, next) >= k)
+        if (idle_bit(bit, c->count)) {
             key = next;
+            continue;
+        }
+        int n = count_above(c, next);
+        if (n >= k)
+            key = next;
+        if (n == k)
+            break;
     }
     return key;
 }
@@ -171,59 +228,81 @@ static __device__ u64 nucleus_key(const struct choice *c, struct shared *s, u64 
     return low;
 }
 
-enum { SORTED_MOST = 128 };
+enum { SORTED_MOST = 128, EACH = SORTED_MOST / WARP };
 
-/* Few candidates: sorted, likeliest last, then what the host does, in its order. */
+/* Few candidates, likeliest last. */
 struct sorted {
-    u64 key[SORTED_MOST];
+    u64 found[SORTED_MOST], key[SORTED_MOST];
     double mass[SORTED_MOST];
     int n;
 };
 
-static __device__ void sort_above(const struct choice *c, struct sorted *o, struct shared *s,
-                                  u64 least, float top)
+static __device__ void sort_above(const struct choice *c, struct sorted *o, u64 least, float top)
 {
-    __shared__ u64 found[SORTED_MOST];
     if (threadIdx.x == 0)
         o->n = 0;
     __syncthreads();
-    for (int i = threadIdx.x; i < c->count; i += THREADS)
+    for (int i = threadIdx.x; i < c->count; i += blockDim.x)
         if (c->keys[i] >= least)
-            found[atomicAdd(&o->n, 1)] = c->keys[i];
+            o->found[atomicAdd(&o->n, 1)] = c->keys[i];
+    __syncthreads();
+    if (threadIdx.x < SORTED_MOST)
+        o->mass[threadIdx.x] = 0;
     __syncthreads();
     if (threadIdx.x < o->n) {
-        u64 mine = found[threadIdx.x];
+        u64 mine = o->found[threadIdx.x];
         int rank = 0;
         for (int j = 0; j < o->n; j++)
-            rank += found[j] < mine;
+            rank += o->found[j] < mine;
         o->key[rank] = mine;
         o->mass[rank] = exp_portable((double)logit_of(mine) - top);
     }
     __syncthreads();
 }
 
-/* One thread: the nucleus, then the walk from the least likely on. */
+/* Sum of v over the lanes up to this one. */
+static __device__ double warp_prefix(double v, int lane)
+{
+    for (int m = 1; m < WARP; m *= 2) {
+        double below = __shfl_up_sync(0xffffffffu, v, m);
+        v += lane >= m ? below : 0;
+    }
+    return v;
+}
+
+/* One warp; lane l has the candidates EACH l .. EACH l + EACH - 1, least likely first. Those from
+ * `first` on stay: the nucleus leaves out what together weighs at most 1 - top_p. Then the walk. */
 static __device__ u64 pick_sorted(const struct choice *c, const struct sorted *o, double u)
 {
-    double total = 0, sum = 0;
-    int stay = o->n;
-    for (int i = 0; i < o->n; i++)
-        total += o->mass[i];
+    int lane = threadIdx.x, n = o->n, first = 0, at = n;
+    double upto[EACH], sum = 0;
+    for (int i = 0; i < EACH; i++) {
+        sum += o->mass[lane * EACH + i];
+        upto[i] = sum;
+    }
+    double before = warp_prefix(sum, lane) - sum;
+    double all = __shfl_sync(0xffffffffu, before + sum, WARP - 1), cut = 0;
     if (c->s.top_p > 0 && c->s.top_p < 1) {
-        double all = total, head = 0;
-        for (stay = 0; stay < o->n && (stay == 0 || all - head > (1 - (double)c->s.top_p) * all);)
-            head += o->mass[o->n - 1 - stay++];
-        total = head;
+        first = n - 1;
+        for (int i = EACH - 1; i >= 0; i--)
+            if (lane * EACH + i < n && before + upto[i] > (1 - (double)c->s.top_p) * all)
+                first = min(first, lane * EACH + i);
+        first = __reduce_min_sync(0xffffffffu, first);
+        double own = 0;
+        for (int i = 0; i < EACH; i++)
+            if (lane * EACH + i < first)
+                own = before + upto[i];
+        for (int m = WARP / 2; m > 0; m /= 2)
+            own = fmax(own, __shfl_xor_sync(0xffffffffu, own, m));
+        cut = own;
     }
-    u64 key = o->key[o->n - stay];
-    for (int i = o->n - stay; i < o->n; i++) {
-        if (o->mass[i] > 0)
-            key = o->key[i];
-        sum += o->mass[i];
-        if (sum > u * total)
-            break;
+    for (int i = EACH - 1; i >= 0; i--) {
+        int k = lane * EACH + i;
+        if (k >= first && k < n && o->mass[k] > 0 && before + upto[i] - cut > u * (all - cut))
+            at = k;
     }
-    return key;
+    at = __reduce_min_sync(0xffffffffu, at);
+    return o->key[min(at, n - 1)];
 }
 
 /* Many candidates that stay: the least key whose mass with everything below it passes u. */
@@ -251,7 +330,7 @@ static __device__ u64 pick_any(const struct choice *c, struct shared *s, float t
     while (low < high) {
         int middle = low + (high - low) / 2;
         double sum = 0;
-        for (int i = threadIdx.x; i <= middle; i += THREADS)
+        for (int i = threadIdx.x; i <= middle; i += blockDim.x)
             if (c->keys[i] != NO_KEY)
                 sum += exp_portable((double)logit_of(c->keys[i]) - top);
         if (block_total(sum, s) > u * total)
@@ -273,11 +352,16 @@ static __device__ u64 choose(const struct choice *c, struct shared *s, struct so
         return best;
     if (!few && !nucleus)
         return pick_any(c, s, top, u);
-    u64 least = few ? kth_key(c, k) : 1;
+    u64 least = 1;
+    if (few)
+        least = blockDim.x == NEAR_THREADS ? kth_near(c, s, k) : kth_key(c, k);
     if ((few ? k : n) <= SORTED_MOST) {
-        sort_above(c, o, s, least, top);
-        if (threadIdx.x == 0)
-            s->key = pick_sorted(c, o, u);
+        sort_above(c, o, least, top);
+        if (threadIdx.x < WARP) {
+            u64 key = pick_sorted(c, o, u);
+            if (threadIdx.x == 0)
+                s->key = key;
+        }
         __syncthreads();
         return s->key;
     }
@@ -295,17 +379,16 @@ static __device__ void finish(const struct choice *c, u64 key)
         c->seen[id >> 5] |= 1u << (id & 31);
 }
 
-static __global__ void __launch_bounds__(THREADS) k_sample(struct choice c)
+static __global__ void __launch_bounds__(FAR_THREADS) k_sample(struct choice c)
 {
     extern __shared__ u64 near[];
     __shared__ struct shared s;
     __shared__ struct sorted o;
     u64 best = NO_KEY;
-    dependents_start();
     dependency_wait();
     if (c.keys == NULL)
         c.keys = near;
-    for (int i = threadIdx.x; i < c.count; i += THREADS) {
+    for (int i = threadIdx.x; i < c.count; i += blockDim.x) {
         c.keys[i] = make_key(&c, i);
         best = c.keys[i] > best ? c.keys[i] : best;
     }
@@ -317,13 +400,12 @@ static __global__ void __launch_bounds__(THREADS) k_sample(struct choice c)
 }
 
 /* The best of each block, then the last block has the best of all. */
-static __global__ void __launch_bounds__(THREADS) k_greedy(struct choice c, unsigned *counter)
+static __global__ void __launch_bounds__(FAR_THREADS) k_greedy(struct choice c, unsigned *counter)
 {
     __shared__ struct shared s;
     u64 best = NO_KEY;
-    dependents_start();
     dependency_wait();
-    for (int i = blockIdx.x * THREADS + threadIdx.x; i < c.count; i += gridDim.x * THREADS) {
+    for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < c.count; i += gridDim.x * blockDim.x) {
         u64 key = make_key(&c, i);
         best = key > best ? key : best;
     }
@@ -336,8 +418,6 @@ static __global__ void __launch_bounds__(THREADS) k_greedy(struct choice c, unsi
     if (threadIdx.x == 0)
         finish(&c, best);
 }
-
-enum { NEAR_MOST = 4096, GREEDY_BLOCKS = 128 }; /* keys in shared memory; blocks at most */
 
 void cuda_sample(struct device *d, int32_t *id, const float *logits, int count,
                  const struct sampling *s, uint32_t *seen, uint64_t *draw)
@@ -352,12 +432,12 @@ void cuda_sample(struct device *d, int32_t *id, const float *logits, int count,
     how.id = id;
     if (!(s->temperature > 0)) {
         how.keys = (u64 *)cuda_scratch(c, GREEDY_BLOCKS * sizeof(u64));
-        int grid = at_most(GREEDY_BLOCKS, div_up(count, THREADS));
-        LAUNCH(c, k_greedy, grid, THREADS, 0, how, c->counters);
+        int grid = at_most(GREEDY_BLOCKS, div_up(count, FAR_THREADS));
+        LAUNCH(c, k_greedy, grid, FAR_THREADS, 0, how, c->counters);
         return;
     }
     size_t keys = (size_t)count * sizeof(u64), near = count <= NEAR_MOST ? keys : 0;
     if (near == 0)
         how.keys = (u64 *)cuda_scratch(c, keys);
-    LAUNCH(c, k_sample, 1, THREADS, near, how);
+    LAUNCH(c, k_sample, 1, near ? NEAR_THREADS : FAR_THREADS, near, how);
 }
