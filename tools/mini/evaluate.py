@@ -7,6 +7,7 @@ to a follow-up are not judged. With --speech N, N answers are spoken too and rec
 the teacher's voice saying the same texts.
 
 usage: evaluate.py --model DIR --eval build-data/mini-eval [--out results.json] [--page page.md]
+       [--join results.json...]
        [--speech 100 --recogniser whisper --whisper FOLDER --teacher voices.tar.xz]
 """
 
@@ -258,13 +259,19 @@ def main():
     p.add_argument("--recogniser", choices=["sphinx", "whisper"], default="sphinx")
     p.add_argument("--whisper", type=Path, help="Whisper as a CTranslate2 folder")
     p.add_argument("--teacher", type=Path, help="archive of pack_voices.py")
+    p.add_argument("--join", type=Path, nargs="*", help="answers of earlier runs: ask nothing anew")
     p.add_argument("--out", type=Path, help="every answer, as JSON")
     p.add_argument("--page", type=Path, help="the tables, as Markdown")
     args = p.parse_args()
     if args.speech and not args.teacher:
         p.error("--speech needs --teacher")
     listing = json.loads((args.eval / "eval.json").read_text(encoding="utf-8"))
-    rows = run_all(args, listing)
+    if args.join:
+        read = [r for f in args.join for r in json.loads(f.read_text(encoding="utf-8"))["answers"]]
+        rows = list({tuple(r[k] for k in ("voice", "condition", "dialogue", "turn")): r
+                     for r in read}.values())
+    else:
+        rows = run_all(args, listing)
     page = answers_table(rows) + "\n" + repeat_line(rows)
     failed = sum(r["failed"] for r in rows)
     if failed:

@@ -141,7 +141,7 @@ def config_values(tok):
 
 def write(tok, vocab, merges, out):
     out.mkdir(parents=True, exist_ok=True)
-    tok.save(str(out / "tokenizer.json"))
+    tok.save(str(out / "tokenizer.json"), pretty=False)
     (out / "vocab.json").write_text(json.dumps(vocab, ensure_ascii=False) + "\n", encoding="utf-8")
     lines = "\n".join(" ".join(pair) for pair in merges)
     (out / "merges.txt").write_text("#version: 0.2\n" + lines + "\n", encoding="utf-8")

@@ -6,7 +6,7 @@
 #   TOKENIZER  folder of tokenizer.json
 #   WORK       folder for data (WORK/a, WORK/b, WORK/t) and for weights and logs (WORK/out)
 #   SECONDS    when the stages have to be done
-#   EARLIER    weights of an earlier run, to go on from: codec.pt, code2wav.pt, talker.pt, thinker.pt
+#   EARLIER    codec.pt, code2wav.pt, talker.pt and thinker.pt of an earlier run, to go on from
 # From the environment: QUESTIONS and ANSWERS to synthesise, SEED of both (another one, other
 # data), CODEC, the seconds of that stage, and JOBS.
 set -u
@@ -54,4 +54,4 @@ fi
 stage talker python3 train_talker.py "$out" "$tokenizer" $(resume talker) --dropout 0.2 \
     --seconds "$(($(left) - 60))" &
 wait
-echo done >"$out/all.done"
+touch "$out/all.done"
