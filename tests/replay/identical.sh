@@ -1,6 +1,6 @@
 #!/bin/sh
-# tests/replay/identical.sh PARLEY ROOT FOLDER SCENARIO... - the same scenario several times, with one
-# thread and with several, gives the same log and the same samples, byte for byte.
+# tests/replay/identical.sh PARLEY ROOT FOLDER SCENARIO... - the same scenario several times, with
+# one thread and with several, gives the same log and the same samples, byte for byte.
 set -u
 parley=$1 root=$2 folder=$3
 shift 3

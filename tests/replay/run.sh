@@ -1,6 +1,6 @@
 #!/bin/sh
-# tests/replay/run.sh PARLEY ROOT SCENARIO - one scenario as a test, with the small model that ships.
-# Exit 77: the model is not there.
+# tests/replay/run.sh PARLEY ROOT SCENARIO - one scenario as a test, with the small model that
+# ships. Exit 77: the model is not there.
 set -u
 parley=$1 root=$2 scenario=$3
 model=$root/models/parley-mini
