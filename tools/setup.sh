@@ -4,6 +4,7 @@
 #   tools/setup.sh build     compiler and libraries
 #   tools/setup.sh check     the same, and clang, clang-format, Python for the checks
 #   tools/setup.sh arm64     the same as build, and the cross compiler and qemu
+#   tools/setup.sh boot      the same as build, and what boots a guest
 #
 # Says nothing when nothing is missing. Needs root or sudo only when something is. PARLEY_SETUP=no
 # forbids installing: what is missing is then named and the exit status is 1.
@@ -13,7 +14,8 @@ build="gcc g++ libc6-dev make cmake pkg-config libjansson-dev libutf8proc-dev li
        libsndfile1-dev libsoxr-dev libcmocka-dev libasound2-dev portaudio19-dev
        libwebrtc-audio-processing-dev libinih-dev libsystemd-dev libevdev-dev
        libarchive-dev nettle-dev"
-check="clang clang-format-14 python3 python3-venv python3-pip"
+check="clang clang-format-14 strace python3 python3-venv python3-pip"
+boot="debootstrap qemu-system-x86 e2fsprogs python3"
 arm64="gcc-aarch64-linux-gnu g++-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user"
 
 stop() {
@@ -34,7 +36,8 @@ case "${1:-build}" in
 build) wanted=$build ;;
 check) wanted="$build $check" ;;
 arm64) wanted="$build $arm64" ;;
-*) stop "unknown set of packages '$1'; there are build, check and arm64" ;;
+boot) wanted="$build $boot" ;;
+*) stop "unknown set of packages '$1'; there are build, check, arm64 and boot" ;;
 esac
 
 missing=$wanted

@@ -103,6 +103,13 @@ static void start(struct rig *r)
     }
 }
 
+static bool gone(const struct rig *r)
+{
+    siginfo_t info = {0};
+    return waitid(P_PID, (id_t)r->pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
+           info.si_pid == r->pid;
+}
+
 /* Waits until the service says something that contains `text`; false if it ends before. */
 static bool notified(struct rig *r, const char *text)
 {
@@ -115,7 +122,7 @@ static bool notified(struct rig *r, const char *text)
             r->ready = r->ready || strstr(said, "READY=1") != NULL;
             if (strstr(said, text) != NULL)
                 return true;
-        } else if (waitpid(r->pid, NULL, WNOHANG | WNOWAIT) == r->pid || kill(r->pid, 0) < 0) {
+        } else if (gone(r)) {
             return false;
         }
     }
