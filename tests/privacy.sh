@@ -1,6 +1,6 @@
 #!/bin/bash
-# tests/privacy.sh - nothing that is said leaves parleyd or stays anywhere: conversations with a word
-# of their own in each turn, every system call watched.
+# tests/privacy.sh - nothing that is said leaves parleyd or stays anywhere: a conversation with a
+# word of its own in each turn, every system call watched.
 #
 #   tests/privacy.sh BUILD [TURNS]     a build folder with parley and parleyd; 5 turns
 #

@@ -136,13 +136,19 @@ static void start_ready(struct rig *r)
         fail_msg("parleyd did not become ready");
 }
 
+/* A manager that does not read would hold parleyd up. */
+static void hear_out(struct rig *r)
+{
+    char said[1024];
+    while (recv(r->notify, said, sizeof(said), MSG_DONTWAIT) > 0)
+        ;
+}
+
 static int ended(struct rig *r)
 {
     int status;
     for (int ms = 0; ms < PATIENCE_MS; ms += 10) {
-        char said[1024]; /* a manager that does not read would hold parleyd up */
-        while (recv(r->notify, said, sizeof(said), MSG_DONTWAIT) > 0)
-            ;
+        hear_out(r);
         if (waitpid(r->pid, &status, WNOHANG) == r->pid) {
             r->pid = 0;
             return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
@@ -165,6 +171,7 @@ static json_t *control(struct rig *r, const char *request)
     struct sockaddr_un a = {.sun_family = AF_UNIX};
     char *line = NULL;
     size_t cap = 0;
+    hear_out(r);
     snprintf(a.sun_path, sizeof(a.sun_path), "%s", r->control);
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     for (int i = 0; connect(fd, (struct sockaddr *)&a, sizeof(a)) < 0; i++) {
