@@ -446,6 +446,7 @@ int live_start(struct live *l, struct problems *why)
 
 int live_stop(struct live *l, struct problems *why)
 {
+    live_volume(l, 0); /* a fade for whatever sounds, earcons too */
     atomic_store(&l->stop, true);
     audio_wake(l->audio);
     if (l->floor_runs)
