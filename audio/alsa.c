@@ -18,7 +18,15 @@
 #include "audio/device.h"
 #include "base/util.h"
 
-enum { PERIODS = 4, WAIT_MS = 100, MENDS_MAX = 20, NAMES_MAX = 12, CHANNELS_MAX = 8 };
+enum {
+    PERIODS = 4,
+
+    IDLE_NS = 2000000,
+    IDLES_MAX = 50,
+    MENDS_MAX = 20,
+    NAMES_MAX = 12,
+    CHANNELS_MAX = 8
+};
 
 struct alsa_device {
     struct audio_device_opts o;
@@ -27,8 +35,10 @@ struct alsa_device {
     unsigned channels;
     unsigned char *raw; /* [period, channels] of format */
     size_t done;        /* frames of the present period that were moved */
+    int idle;           /* times in a row that nothing was moved */
     int mends;          /* in a row, without a frame moved between them */
     bool xrun;          /* in the present period */
+    snd_pcm_sframes_t buffer;
 };
 
 static void no_message(const char *file, int line, const char *function, int err, const char *fmt,
@@ -202,6 +212,7 @@ static int set_up(struct alsa_device *d, char *text, struct problems *why)
     snd_pcm_hw_params_get_buffer_size(hw, &buffer);
     if (set_software(d, period, buffer) < 0)
         return problem_add(why, -EINVAL, "alsa:%s: refuses its thresholds", d->o.name);
+    d->buffer = (snd_pcm_sframes_t)buffer;
     size_t frame = d->channels * (size_t)snd_pcm_format_width(d->format) / 8;
     d->raw = calloc((size_t)d->o.period, frame);
     if (d->raw == NULL)
@@ -312,17 +323,25 @@ static int mend(struct alsa_device *d, int err)
     return err;
 }
 
-/* Moves some frames: how many, -EAGAIN after a while without any, or another negative errno. */
+/* Moves some frames: how many, -EAGAIN after a while without any, or another negative errno. It
+ * looks every 2 ms: snd_pcm_wait with the plugin for PulseAudio returns at once, again and again.
+ */
 static snd_pcm_sframes_t move_some(struct alsa_device *d, size_t n)
 {
     size_t frame = d->channels * (size_t)snd_pcm_format_width(d->format) / 8;
     void *at = d->raw + d->done * frame;
     snd_pcm_sframes_t moved = d->o.direction == AUDIO_CAPTURE ? snd_pcm_readi(d->pcm, at, n)
                                                               : snd_pcm_writei(d->pcm, at, n);
-    if (moved != -EAGAIN && moved != 0)
+    if (moved != -EAGAIN && moved != 0) {
+        d->idle = 0;
         return moved;
-    int ready = snd_pcm_wait(d->pcm, WAIT_MS);
-    return ready < 0 ? ready : ready == 0 ? -EAGAIN : 0;
+    }
+    if (++d->idle > IDLES_MAX) {
+        d->idle = 0;
+        return -EAGAIN;
+    }
+    audio_sleep_until_ns(audio_now_ns() + IDLE_NS);
+    return 0;
 }
 
 static int alsa_transfer(void *device, float *pcm, size_t n, struct audio_moment *m)
@@ -343,6 +362,8 @@ static int alsa_transfer(void *device, float *pcm, size_t n, struct audio_moment
     }
     snd_pcm_sframes_t delay = 0;
     if (snd_pcm_delay(d->pcm, &delay) < 0 || delay < 0)
+        delay = 0;
+    if (capture && delay > d->buffer) /* the plugin for PulseAudio makes such figures up */
         delay = 0;
     m->at_ns = audio_now_ns();
     m->delay = delay;

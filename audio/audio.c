@@ -32,7 +32,7 @@ enum {
     LATE_MS = 300,         /* a microphone that is so late is not waited for ... */
     AGAIN_MS = 30,         /* ... but for so long each time, until it is back */
     RETRY_MS = 100,        /* the first pause between two attempts to open; it doubles ... */
-    RETRY_MAX_MS = 800,    /* ... up to this */
+    RETRY_MAX_MS = 400,    /* ... up to this */
     NAP_MS = 20,           /* looking whether to stop */
 };
 #define MS 1000000 /* ns */

@@ -48,7 +48,8 @@ enum audio_notice {
     AUDIO_END = 1 << 5,     /* the wav: microphone is at its end; silence from now on */
 };
 
-/* Waits for the next 10 ms: mic[rate/100], far[rate/100] of the same instant. Returns a set of
+/* Waits for the next 10 ms: mic[rate/100], far[rate/100] of the same instant (far 15 ms early, so
+ * that no echo comes before its cause). Returns a set of
  * AUDIO_* (0 mostly), or -EINTR after audio_wake. */
 int audio_read(struct audio *a, float *mic, float *far);
 

@@ -26,8 +26,9 @@
 enum { SECONDS = 4, MOMENTS = 1024, HOLD_MAX = 4096 };
 #define QUICK_HZ   1.0   /* bandwidth of a clock's loop in its first half second */
 #define SLOW_HZ    0.002 /* ... from the fourth minute on; between them as one half over time */
+#define GAP_MAX_S  10.0  /* the longest silence for lost samples of the microphone */
 #define JUMP_S     0.060 /* a clock that is off by more is set anew */
-#define RATE_MAX   2e-3  /* what a clock may be off its nominal rate */
+#define RATE_MAX   6e-4  /* what a clock may be off its nominal rate */
 #define FAR_JUMP_S 0.020 /* far end off by more is moved at once, by less gradually */
 #define FOLLOW_S   3.0   /* time in which it is moved gradually */
 #define FOLLOW_MAX 5e-3  /* ... but no faster */
@@ -230,9 +231,15 @@ static void read_mic_marks(struct join *j)
         start(j, s->next.at_ns);
         double t = seconds(j, s->next.at_ns);
         j->capture_delay = (double)s->next.delay;
-        if (s->next.anew && s->clock.set) {
-            double came = position_at(&s->clock, t) - (double)s->next.delay;
-            j->shift = llround(came) - (int64_t)s->next.to;
+        if (!s->clock.set) {
+            j->shift = (int64_t)j->taken - (int64_t)s->next.from; /* silence was given until now */
+        } else if (s->next.anew) {
+            /* By the clock, but not before what was given out, nor far behind it: the delays that
+             * sound servers report are wrong by hundreds of milliseconds now and then. */
+            double came = position_at(&s->clock, t) - (double)s->next.delay -
+                          (double)(s->next.to - s->next.from);
+            came = fmin(fmax(came, (double)j->taken), (double)j->taken + GAP_MAX_S * j->rate);
+            j->shift = llround(came) - (int64_t)s->next.from;
             s->clock.since = t;
         }
         double captured = (double)((int64_t)s->next.to + j->shift + s->next.delay);
@@ -323,7 +330,8 @@ static void take_far(struct join *j, float *far)
     if (!m->set || !f->set)
         return;
     double pace = f->rate / m->rate;
-    double due = position_at(f, time_of(m, (double)j->taken)); /* at this period's end */
+    double end = time_of(m, (double)j->taken) + JOIN_LEAD_MS / 1000.0; /* of this period */
+    double due = position_at(f, end);
     double from = due - (double)j->period * pace;
 
     j->error = j->flowing ? from - j->at : 0.0;

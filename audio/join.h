@@ -20,6 +20,10 @@
 
 #include "audio/device.h"
 
+/* The far end comes so much early: delays that devices report are some milliseconds off, and an
+ * echo that seems to come before its cause cannot be cancelled. */
+enum { JOIN_LEAD_MS = 15 };
+
 struct join;
 
 int join_open(struct join **ret, int rate);

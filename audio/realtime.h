@@ -1,7 +1,7 @@
 /*
  * audio/realtime.h - marks where an audio thread is bound by the rules of real time, for the tests'
  * interposer, which counts every allocation, lock, write and file opened there
- * (tests/support/interpose.c defines the function; in the product it is absent and nothing is
+ * (tests/live/interpose.c defines the function; in the product it is absent and nothing is
  * called).
  *
  * What a device's own library does inside of a transfer is marked as its own: it is counted, too,

@@ -18,7 +18,7 @@
 #include "audio/join.h"
 #include "base/util.h"
 
-enum { RATE = 48000, PERIOD = 480 };
+enum { RATE = 48000, PERIOD = 480, LEAD = RATE * JOIN_LEAD_MS / 1000 };
 #define PI 3.14159265358979323846
 
 /* What sounds at time t: some tones, so that any shift shows. */
@@ -41,6 +41,7 @@ struct world {
     bool speaker_on, mic_on, speaker_anew, mic_anew;
     double worst, sum, sum_far; /* of the difference of mic and far, since `measure` */
     size_t missing;
+    float early[LEAD]; /* of the far end */
 };
 
 static double any(struct world *w)
@@ -100,6 +101,12 @@ static void take(struct world *w, bool measure)
 {
     float mic[PERIOD], far[PERIOD];
     w->missing += join_take(w->j, mic, far);
+    for (int i = 0; i < PERIOD; i++) {
+        float late = w->early[0];
+        memmove(w->early, w->early + 1, sizeof(w->early) - sizeof(float));
+        w->early[LEAD - 1] = far[i];
+        far[i] = late;
+    }
     for (int i = 0; i < PERIOD && measure; i++) {
         w->worst = fmax(w->worst, fabs(mic[i] - far[i]));
         w->sum += pow(mic[i] - far[i], 2);
@@ -237,6 +244,25 @@ static void test_lost(void **unused)
     join_close(w.j);
 }
 
+/* The microphone's first samples come late; silence was given meanwhile. */
+static void test_late_start(void **unused)
+{
+    (void)unused;
+    struct world w = make_world(0.0, 0.2);
+    w.mic_on = false;
+    run(&w, 102.0, false);
+    assert_in_range(w.missing, 1.9 * RATE, 2.1 * RATE);
+    w.mic_on = true;
+    w.mic_at = w.now;
+    w.next_read = w.now + 0.013;
+    size_t before = w.missing;
+    run(&w, 120.0, false);
+    assert_int_equal(w.missing, before);
+    run(&w, 130.0, true);
+    assert_true(error_db(&w) < -20.0);
+    join_close(w.j);
+}
+
 /* Nobody reads for longer than the rings hold: what was lost is silence, time is right. */
 static void test_nobody_reads(void **unused)
 {
@@ -262,6 +288,7 @@ int main(void)
         cmocka_unit_test(test_drift),        cmocka_unit_test(test_jitter),
         cmocka_unit_test(test_speaker_xrun), cmocka_unit_test(test_mic_xrun),
         cmocka_unit_test(test_lost),         cmocka_unit_test(test_nobody_reads),
+        cmocka_unit_test(test_late_start),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

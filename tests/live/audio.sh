@@ -1,0 +1,44 @@
+#!/bin/bash
+# tests/live/audio.sh PROGRAM KIND - the devices of one kind (alsa, portaudio) over PulseAudio: what
+# is played comes back, and after the server was killed and started sound is back within 2 s.
+# PROGRAM is tests/live/live_audio.c. Its own interposer's report must say that the audio threads
+# called nothing they must not.
+set -u
+program=$1 kind=$2
+. "$(dirname "$0")/rig.sh"
+rig_need
+rig_start
+failed=0
+
+rules() {
+    [ -s "$PARLEY_INTERPOSE" ] || return # a sanitizer's build has no interposer
+    sed 's/^/  /' "$PARLEY_INTERPOSE"
+    if grep -q '^ours: .*first from' "$PARLEY_INTERPOSE"; then
+        echo "an audio thread broke the rules of real time"
+        failed=1
+    fi
+    rm -f "$PARLEY_INTERPOSE"
+}
+
+export PARLEY_INTERPOSE=$rig_dir/rules
+"$program" "$kind:rig_loop" "$kind:rig_spk" loop 2>"$rig_dir/stderr" || failed=1
+rules
+
+coproc talk { exec "$program" "$kind:rig_loop" "$kind:rig_spk" restart 2>"$rig_dir/stderr"; }
+pid=$talk_PID
+exec {from}<&"${talk[0]}" {to}>&"${talk[1]}"
+while read -r -u "$from" line; do
+    echo "$line"
+    case $line in
+    kill) rig_kill ;;
+    start)
+        sleep 1
+        rig_up
+        echo up >&"$to"
+        ;;
+    esac
+done
+wait "$pid" || failed=1
+rules
+[ "$failed" = 0 ] || grep -v -i jack "$rig_dir/stderr" | tail -n 5
+exit "$failed"
