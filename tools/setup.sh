@@ -14,7 +14,8 @@ build="gcc g++ libc6-dev make cmake pkg-config libjansson-dev libutf8proc-dev li
        libsndfile1-dev libsoxr-dev libcmocka-dev libasound2-dev portaudio19-dev
        libwebrtc-audio-processing-dev libinih-dev libsystemd-dev libevdev-dev
        libarchive-dev nettle-dev"
-check="clang clang-format-14 strace python3 python3-venv python3-pip"
+check="clang clang-format-14 strace python3 python3-venv python3-pip pulseaudio pulseaudio-utils
+       libasound2-plugins"
 boot="debootstrap qemu-system-x86 e2fsprogs python3"
 arm64="gcc-aarch64-linux-gnu g++-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user"
 

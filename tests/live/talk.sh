@@ -1,8 +1,8 @@
 #!/bin/bash
 # tests/live/talk.sh PARLEY KIND - a whole conversation through devices of one kind (alsa,
 # portaudio) over PulseAudio, the microphone hearing the loudspeaker: a spoken question is answered
-# aloud, a longer answer is interrupted, another goes on after "uh-huh", the sound server is killed and
-# comes back, and Ctrl-C ends it. KEEP=FILE keeps the event log.
+# aloud, a longer answer is interrupted, another goes on after "uh-huh", the sound server is killed
+# and comes back, and Ctrl-C ends it. KEEP=FILE keeps the event log.
 set -u
 parley=$1 kind=$2
 here=$(cd "$(dirname "$0")/../.." && pwd)
