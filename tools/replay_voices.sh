@@ -18,9 +18,12 @@ speak() { # name voice text
     espeak:*) espeak-ng -v "${2#espeak:}" -s 150 -w "$work/$1.wav" "$3" ;;
     *) flite -voice "$2" -t "$3" -o "$work/$1.wav" ;;
     esac
-    # The silence around the words goes, so that times in scenarios are times of speech.
+    # The silence around the words goes, so that times in scenarios are times of speech; kal16
+    # fills it with a hiss.
+    local floor=0.3%
+    [ "$2" = kal16 ] && floor=4%
     sox -D "$work/$1.wav" -r 16000 -b 16 -c 1 "$out/$1.flac" gain -n -3 \
-        silence 1 0.01 0.3% reverse silence 1 0.01 0.3% reverse pad 0.02 0.02
+        silence 1 0.01 $floor reverse silence 1 0.01 $floor reverse pad 0.02 0.02
 }
 
 while IFS='|' read -r name voice text; do
