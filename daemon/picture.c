@@ -150,6 +150,34 @@ static void show_words(struct picture *p, int answer, double ms)
             p->marks[i].ms = ms;
 }
 
+/* Of an answer that was cut off only what was heard is shown. */
+static int keep_heard(struct picture *p, const json_t *line, const char *text)
+{
+    double tokens = json_number_value(json_object_get(line, "tokens"));
+    bool cut = tokens < json_number_value(json_object_get(line, "of"));
+    for (size_t i = 0; cut && i < p->n_marks; i++) {
+        struct mark *m = &p->marks[i];
+        char *label;
+        if (m->lane != LANE_SPEAKER || m->answer != answer_of(line))
+            continue;
+        if (asprintf(&label, "%s ...", text) < 0)
+            return -ENOMEM;
+        free(m->label);
+        m->label = label;
+    }
+    return 0;
+}
+
+/* "voices/cough.flac" without its folder and its ending. */
+static int add_sound(struct picture *p, double ms, const char *name)
+{
+    char label[64];
+    const char *slash = strrchr(name, '/');
+    const char *from = slash ? slash + 1 : name;
+    snprintf(label, sizeof(label), "%.*s", (int)strcspn(from, "."), from);
+    return add_mark(p, ms, LANE_USER, label);
+}
+
 static bool has_action(const json_t *line, const char *name)
 {
     const json_t *actions = json_object_get(line, "actions");
@@ -182,7 +210,9 @@ static int mark_line(struct picture *p, const json_t *line)
     const char *text = json_string_value(json_object_get(line, "text"));
     const char *name = json_string_value(json_object_get(line, "name"));
     if (event != NULL && strcmp(event, "sound") == 0)
-        return add_mark(p, ms, LANE_USER, name ? name : "?");
+        return add_sound(p, ms, name ? name : "?");
+    if (event != NULL && strcmp(event, "memory") == 0)
+        return text ? keep_heard(p, line, text) : 0;
     if (event != NULL && strcmp(event, "cue") == 0)
         return add_mark(p, ms, LANE_EVENT, name ? name : "?");
     if (event != NULL && strcmp(event, "word") == 0)
@@ -291,8 +321,10 @@ static void put_lane(const struct page *g, size_t from, size_t to, enum lane lan
             } else if (free_at[k] < free_at[line]) {
                 line = k;
             }
+        double width = (double)strlen(m->label) * CHAR_W + 2;
         double at = lane == LANE_SPEAKER ? fmax(x, free_at[line]) : x;
-        free_at[line] = at + (double)strlen(m->label) * CHAR_W + 2;
+        at = fmax(LEFT, fmin(at, WIDTH + 16 - width));
+        free_at[line] = at + width;
         if (lane != LANE_SPEAKER)
             fprintf(g->f, "<line x1=\"%.1f\" x2=\"%.1f\" y1=\"%d\" y2=\"%d\" stroke=\"%s\"/>\n", x,
                     x, lane == LANE_USER ? y : BAND_Y, y + line * MARK_H + 2,

@@ -4,7 +4,7 @@
     tools/measure_turns.py [SET ...] [--parley build/parley] [--model models/parley-mini]
                            [--jobs 2] [--keep FOLDER] [--page FILE] [--recordings FOLDER]
 
-Sets (all but `recordings` by default):
+Sets (all but `soak` and `recordings` by default):
   barge-in    100 interruptions of a counting reply in 10 rooms, the reply 10 dB over the voice: time
               to silence at the DAC, and whether memory holds the words that were heard
   own-speech  30 minutes of own speech in the same rooms: how often it interrupts itself
@@ -12,6 +12,8 @@ Sets (all but `recordings` by default):
   endpoint    108 questions with a pause of 0.2 to 1.0 s inside: time to the answer, answers into
               the pause; for several end_ms
   identical   every scenario of tests/replay ten times: the same bytes; speed against real time
+  soak        (not by default) a quiet room for --hours, a question every five minutes: all of them
+              answered, and memory at the end no larger than after a quarter of the time
   recordings  recordings of the Full-Duplex-Bench layout in FOLDER (input.wav and labels), if there
 
 Scenarios are written into a folder (a temporary one unless --keep), replayed by `parley replay`, and
@@ -513,6 +515,39 @@ def identical(machine, page):
 
 
 # ------------------------------------------------------------------------------------------------
+# for a long time
+# ------------------------------------------------------------------------------------------------
+
+def memory_of(command):
+    """Runs it; the most memory it held, in MB, and what it said."""
+    with tempfile.TemporaryFile("w+") as out:
+        with subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT) as process:
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+        out.seek(0)
+        return usage.ru_maxrss / 1024, out.read()
+
+
+def soak(machine, page):
+    o, found = machine.options, []
+    for hours in (o.hours / 4, o.hours):
+        times = range(2000, int(hours * 3.6e6) - 60000, 300000)
+        name = os.path.join(machine.folder, f"soak-{hours:g}")
+        with open(name + ".json", "w", encoding="utf-8") as f:
+            json.dump(scenario("A question every five minutes.", int(hours * 3.6e6),
+                               [sound(LONG[i % len(LONG)], t) for i, t in enumerate(times)],
+                               ROOMS[3]), f)
+        memory, _ = memory_of([o.parley, "replay", name + ".json", "--model", o.model, "--threads",
+                               "1", "--vad", os.path.join(ROOT, "models", "vad", "silero.bin"),
+                               "--events", name + ".jsonl"])
+        ended = [e for e in score.read_events(name + ".jsonl") if e["event"] == "answer_ended"]
+        found.append((hours, memory, len(ended), len(times)))
+    (_, before, _, _), (hours, after, ended, asked) = found
+    page.row(f"{hours:g} hours of a quiet room", f"{share(ended, asked)} answered to the end",
+             f"memory {after:.0f} MB, {before:.0f} MB after a quarter", "all; no growth")
+
+
+# ------------------------------------------------------------------------------------------------
 # recordings of people
 # ------------------------------------------------------------------------------------------------
 
@@ -581,7 +616,7 @@ class Page:
 
 
 SETS = {"barge-in": barge_in, "own-speech": own_speech, "sounds": sounds, "endpoint": endpoint,
-        "identical": identical, "recordings": recordings}
+        "identical": identical, "soak": soak, "recordings": recordings}
 
 
 def main(args):
@@ -591,6 +626,7 @@ def main(args):
     parser.add_argument("--model", default=os.path.join(ROOT, "models", "parley-mini"))
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--runs", type=int, default=10, help="of each scenario for `identical`")
+    parser.add_argument("--hours", type=float, default=2, help="of `soak`")
     parser.add_argument("--keep", metavar="FOLDER")
     parser.add_argument("--page", metavar="FILE")
     parser.add_argument("--recordings", metavar="FOLDER")
@@ -598,7 +634,7 @@ def main(args):
     unknown = [s for s in o.sets if s not in SETS]
     if unknown:
         parser.error(f"unknown set {unknown[0]}; there are {', '.join(SETS)}")
-    chosen = o.sets or [s for s in SETS if s != "recordings" or o.recordings]
+    chosen = o.sets or [s for s in SETS if s != "soak" and (s != "recordings" or o.recordings)]
     page, began = Page(), time.monotonic()
     with tempfile.TemporaryDirectory() as temporary:
         folder = o.keep or temporary

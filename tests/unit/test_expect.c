@@ -28,6 +28,8 @@ static const char *const lines[] = {
     "\"actions\":[\"commit\",\"play\"]}\n",
     "{\"at\":0,\"ms\":950.0,\"event\":\"said\",\"tokens\":2,\"text\":\"It is Paris.\","
     "\"stop\":\"end\"}\n",
+    "{\"at\":0,\"ms\":980.0,\"event\":\"memory\",\"answer\":1,\"tokens\":1,\"of\":2,"
+    "\"text\":\"Par\"}\n",
     "{\"at\":0,\"ms\":990.0,\"event\":\"speech_onset\",\"state\":\"held\",\"actions\":[\"hold\"]}"
     "\n",
 };
@@ -152,7 +154,7 @@ static void test_log(void **unused)
     /* One line more than expected. */
     assert_int_equal(expect_line(e, lines[0], strlen(lines[0])), 0);
     assert_false(compare(e, "a b", said, sizeof(said)));
-    assert_non_null(strstr(said, "line 9 is another one (7 lines expected, 8 found)"));
+    assert_non_null(strstr(said, "line 10 is another one (8 lines expected, 9 found)"));
     assert_non_null(strstr(said, "+ {\"at\":0,\"ms\":100.0,\"event\":\"sound\""));
     assert_null(strstr(said, "- {"));
     FILE *f = fopen(LOG, "w");
@@ -211,8 +213,8 @@ static void test_picture(void **unused)
     char *text = NULL;
     size_t n = 0;
     assert_int_equal(read_file(&text, &n, SVG, 1 << 20), 0);
-    const char *const words[] = {"One &amp; two", ">a&lt;b.flac<", ">Paris.<", ">commit<",
-                                 ">hold<",        ">listening<",   "</svg>"};
+    const char *const words[] = {"One &amp; two", ">a&lt;b<",    ">Par ...<", ">commit<",
+                                 ">hold<",        ">listening<", "</svg>"};
     for (size_t i = 0; i < ARRAY_LEN(words); i++)
         if (strstr(text, words[i]) == NULL)
             fail_msg("the picture has no %s", words[i]);
