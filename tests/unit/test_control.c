@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 #include <grp.h>
+#include <limits.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -114,6 +115,39 @@ static void test_rubbish(void **unused)
     assert_non_null(strstr(out, "say: found 8193 bytes of text, expected at most 8192"));
     free(out);
     free(text);
+}
+
+static int allocations_left;
+
+static void *allocate(size_t n)
+{
+    return allocations_left-- > 0 ? malloc(n) : NULL;
+}
+
+/* Whichever allocation of the JSON library fails: an answer that is one, or none. */
+static void test_memory_short(void **unused)
+{
+    (void)unused;
+    static const char line[] = "{\"v\":1,\"cmd\":\"say\",\"text\":\"hello\",\"id\":\"a\"}";
+    bool whole = false;
+    int n = 0;
+    json_set_alloc_funcs(allocate, free);
+    for (; !whole && n < 10000; n++) {
+        int calls = 0;
+        enum control_cmd cmd;
+        allocations_left = n;
+        char *out = control_answer(run, &calls, line, sizeof(line) - 1, &cmd);
+        allocations_left = INT_MAX;
+        if (out != NULL) {
+            json_t *reply = json_loads(out, 0, NULL);
+            assert_true(json_is_boolean(json_object_get(reply, "ok")));
+            whole = strcmp(out, "{\"v\":1,\"id\":\"a\",\"ok\":true,\"said\":\"hello\"}\n") == 0;
+            json_decref(reply);
+        }
+        free(out);
+    }
+    json_set_alloc_funcs(malloc, free);
+    assert_true(whole && n > 10);
 }
 
 /* A server of our own in this process; clients are plain sockets that do not block. */
@@ -394,11 +428,12 @@ static void test_credentials(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_lines),     cmocka_unit_test(test_rubbish),
-        cmocka_unit_test(test_socket),    cmocka_unit_test(test_second_daemon),
-        cmocka_unit_test(test_long_line), cmocka_unit_test(test_too_many),
-        cmocka_unit_test(test_watchers),  cmocka_unit_test(test_deaf_asker),
-        cmocka_unit_test(test_quiet),     cmocka_unit_test(test_credentials),
+        cmocka_unit_test(test_lines),         cmocka_unit_test(test_rubbish),
+        cmocka_unit_test(test_memory_short),  cmocka_unit_test(test_socket),
+        cmocka_unit_test(test_second_daemon), cmocka_unit_test(test_long_line),
+        cmocka_unit_test(test_too_many),      cmocka_unit_test(test_watchers),
+        cmocka_unit_test(test_deaf_asker),    cmocka_unit_test(test_quiet),
+        cmocka_unit_test(test_credentials),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
