@@ -34,7 +34,8 @@ void audio_pace(int64_t *next_ns, const struct audio_device_opts *o, size_t n,
     if (*next_ns + 1000000000 < now) /* the first one, or the machine slept */
         *next_ns = now;
     m->at_ns = *next_ns;
-    m->delay = o->direction == AUDIO_PLAYBACK ? 3 * (int64_t)n : 0;
+    m->delay =
+        o->direction == AUDIO_PLAYBACK ? 5 * (int64_t)n : 0; /* as if so much were buffered */
     *next_ns += (int64_t)n * 1000000000 / o->rate;
 }
 

@@ -22,6 +22,8 @@
 #include "base/util.h"
 
 enum { POLL_NS = 2000000, POLLS = 50, NAMES_BYTES = 512 };
+#define LATENCY_S 0.04 /* of the loudspeaker: as many periods as with ALSA; its own 20 ms run dry  \
+                        */
 #define ASK_NS INT64_C(5000000000)
 
 struct pa_host {
@@ -101,11 +103,12 @@ static int open_stream(struct pa_device *d, PaDeviceIndex index, struct problems
 {
     const PaDeviceInfo *info = Pa_GetDeviceInfo(index);
     bool capture = d->o.direction == AUDIO_CAPTURE;
+    double latency =
+        capture ? info->defaultLowInputLatency : fmax(info->defaultLowOutputLatency, LATENCY_S);
     const PaStreamParameters p = {.device = index,
                                   .channelCount = 1,
                                   .sampleFormat = paFloat32,
-                                  .suggestedLatency = capture ? info->defaultLowInputLatency
-                                                              : info->defaultLowOutputLatency};
+                                  .suggestedLatency = latency};
     PaError err = Pa_OpenStream(&d->stream, capture ? &p : NULL, capture ? NULL : &p, d->o.rate,
                                 (unsigned long)d->o.period, paNoFlag, NULL, NULL);
     if (err != paNoError) {
