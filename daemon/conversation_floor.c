@@ -201,9 +201,12 @@ static void note(struct conversation *c, const struct turn_actions *a)
         atomic_fetch_add(&c->failed, 1);
     if (a->set & TURN_DO_RESUME)
         atomic_fetch_add(&c->resumed, 1);
+    if (a->set & TURN_DO_RESUME && !f->turn.speaker_lost)
+        judge_doubted(&f->judge);
     if (a->set & TURN_DO_HOLD && f->turn.doubt)
         f->stop_ms = (int)((f->at - f->turn.onset_at) / MS) + delay_ms(c);
     if (a->set & TURN_DO_DROP && speech && (a->was == TURN_HELD || a->was == TURN_SPEAKING)) {
+        judge_confirmed(&f->judge);
         atomic_fetch_add(&c->interrupted, 1);
         atomic_store(&c->stop_ms, f->stop_ms);
     }

@@ -8,6 +8,15 @@ enum {
     NEAR_DELAY = 10 * EAR_PERIOD, /* samples: so long it takes to notice somebody */
 };
 
+/* So many periods in a row somebody must be near, after so many doubts that came to nothing. */
+static const int wary[] = {1, 1, 5, 10, 20, 40};
+
+enum {
+    DOUBTS_MOST = sizeof(wary) / sizeof(wary[0]) - 1,
+    FORGET_PERIODS = 1000, /* 10 s of calm pay for one doubt */
+    GAP_PERIODS = 5,
+};
+
 #define FAR_SILENT -70.0f /* dBFS; half a second after the last sound there is no echo either */
 #define NEAR       0.5f   /* somebody is there from here on, ... */
 #define NEAR_EARLY 0.8f   /* ... while the canceller still learns the room */
@@ -28,14 +37,38 @@ static struct verdict conclude(struct judge *j, uint32_t began, uint32_t ended)
                   : (struct verdict){.kind = VAD_END, .age = ended};
 }
 
+void judge_doubted(struct judge *j)
+{
+    j->doubts += j->doubts < DOUBTS_MOST;
+    j->calm_for = FORGET_PERIODS;
+}
+
+void judge_confirmed(struct judge *j)
+{
+    j->doubts -= j->doubts > 0;
+}
+
+/* Whether somebody has been near for as long as is asked for. */
+static bool is_near(struct judge *j, const struct ear_frame *f)
+{
+    bool near = f->near >= (f->settled ? NEAR : NEAR_EARLY);
+    j->gap = near ? 0 : j->gap + 1;
+    j->run = near || (j->run > 0 && j->gap <= GAP_PERIODS) ? j->run + 1 : 0;
+    if (j->doubts > 0 && --j->calm_for == 0) {
+        j->doubts--;
+        j->calm_for = FORGET_PERIODS;
+    }
+    return near && j->run >= wary[j->doubts];
+}
+
 struct verdict judge_near(struct judge *j, const struct ear_frame *f, uint64_t at)
 {
     uint64_t voice = at - j->since;
     if (f->far < FAR_SILENT) {
-        j->near_for = 0;
+        j->near_for = j->run = j->gap = 0;
         j->open = true;
     } else {
-        if (f->near >= (f->settled ? NEAR : NEAR_EARLY))
+        if (is_near(j, f))
             j->near_for = NEAR_PERIODS;
         else if (j->near_for > 0)
             j->near_for--;
@@ -55,5 +88,5 @@ struct verdict judge_voice(struct judge *j, enum vad_kind kind, uint32_t age, ui
 
 float judge_probability(const struct judge *j, float probability)
 {
-    return j->open ? probability : 0.0f;
+    return j->open && j->gap <= GAP_PERIODS ? probability : 0.0f;
 }

@@ -7,6 +7,9 @@
  * detector is believed. Two witnesses of which neither waits for the other: the first sign of both
  * is known some 90 ms after a person begins.
  *
+ * Who has held the reply for nothing a few times becomes wary: in a room where the canceller does
+ * badly the reply goes on for a little before it is held, instead of stumbling at every word.
+ *
  * Threads: one owner.
  */
 #ifndef PARLEY_DAEMON_JUDGE_H
@@ -21,6 +24,10 @@
 struct judge {
     bool open;      /* what is heard can be a person */
     int near_for;   /* periods for which somebody is believed to go on, while we sound */
+    int run;        /* periods in a row with somebody near, short gaps allowed */
+    int gap;        /* periods of the gap at hand */
+    int doubts;     /* the reply was held for nothing so often lately */
+    int calm_for;   /* periods until one of them is forgotten */
     bool voice;     /* the detector is between a start and an end ... */
     uint64_t since; /* ... and the start was at this sample */
     bool speech;    /* both */
@@ -40,7 +47,12 @@ struct verdict judge_near(struct judge *j, const struct ear_frame *frame, uint64
 /* The detector has found a start or an end `age` samples before `at`. */
 struct verdict judge_voice(struct judge *j, enum vad_kind kind, uint32_t age, uint64_t at);
 
-/* The detector's probability, if a person can be meant by it. */
+/* The reply was held, and it was nothing; it was held, and somebody spoke. */
+void judge_doubted(struct judge *j);
+void judge_confirmed(struct judge *j);
+
+/* The detector's probability, if a person can be meant by it just now: what is left of our own echo
+ * after the reply was held does not count as speech. */
 float judge_probability(const struct judge *j, float probability);
 
 #endif

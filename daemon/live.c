@@ -27,9 +27,8 @@ enum {
     FADE_PERIODS = 4,     /* after a stop, until the threads end */
     IDLE_PERIODS = 100,   /* of silence after the end of a wav: microphone */
     STATS_PERIODS = 10,   /* between two looks at the devices' figures */
-    LOST_PERIODS = 10,    /* of microphone: the turn cannot be trusted */
+    LOST_PERIODS = 30,    /* of microphone: the turn cannot be trusted */
     FORGIVE_PERIODS = 50, /* without a loss pay for one lost */
-    DELAY_CHANGE_MS = 20, /* the ear is told of no smaller one */
 };
 
 enum wish_kind { WISH_EVENT, WISH_ASK, WISH_SAY, WISH_FORGET, WISH_EARCON };
@@ -68,8 +67,7 @@ struct live {
     struct audio_stats devices;
     struct live_stats now; /* what becomes figures */
     int idle, lost, kept;
-    int delay_ms; /* as told to the ear */
-    bool at_end;  /* of a wav: microphone */
+    bool at_end; /* of a wav: microphone */
 };
 
 /* -- The stream of lines ---------------------------------------------------------------------- */
@@ -168,7 +166,10 @@ static void count_overruns(struct live *l, int notices)
         l->lost--;
         l->kept = 0;
     } else if (++l->lost >= LOST_PERIODS) {
-        conversation_event(l->conversation, TURN_OVERFLOW);
+        struct conversation_now now;
+        conversation_now(l->conversation, &now);
+        if (now.state == TURN_LISTENING)
+            conversation_event(l->conversation, TURN_OVERFLOW);
         l->lost = 0;
     }
 }
@@ -202,17 +203,6 @@ static void tell_wishes(struct live *l)
     }
 }
 
-/* The devices' own delays, when they have changed by more than they waver. A hint that is a little
- * low does no harm, one that is too high does. */
-static void follow_delay(struct live *l)
-{
-    int ms = (int)(l->devices.round_trip * 1000 / (uint64_t)l->rate) + l->opts.delay_ms;
-    if (abs(ms - l->delay_ms) < DELAY_CHANGE_MS)
-        return;
-    l->delay_ms = ms;
-    ear_delay(l->ear, ms);
-}
-
 static void publish(struct live *l, const struct ear_frame *f)
 {
     l->now.erle = f->erle;
@@ -223,7 +213,6 @@ static void publish(struct live *l, const struct ear_frame *f)
     if (atomic_fetch_add(&l->periods, 1) % STATS_PERIODS != 0)
         return;
     audio_stats(l->audio, &l->devices);
-    follow_delay(l);
     l->now.audio = l->devices;
     pthread_mutex_lock(&l->lock);
     l->figures = l->now;
@@ -381,7 +370,6 @@ static int open_audio(struct live *l, const struct live_opts *o, struct problems
                                      .rate = l->rate,
                                      .realtime = o->realtime,
                                      .player = l->player};
-    l->delay_ms = o->delay_ms;
     if (err == 0)
         err = ear_open(&l->ear, &ear, why);
     return err < 0 ? err : audio_open(&l->audio, &audio, why);

@@ -33,7 +33,7 @@ struct live_opts {
     bool realtime;                  /* ask for real-time priority */
     bool no_cancel;                 /* the devices have their own echo canceller */
     bool noise, gain;               /* suppress noise, automatic gain */
-    int delay_ms;                   /* from DAC to microphone beyond what the devices report */
+    int delay_ms;                   /* loudspeaker to microphone, beyond what the devices report */
     int queue_ms;                   /* of speech made ahead; 10000 */
     float volume;                   /* 1 */
     const char *vad;                /* models/vad/silero.bin; required */
