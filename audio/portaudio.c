@@ -22,8 +22,9 @@
 #include "base/util.h"
 
 enum { POLL_NS = 2000000, POLLS = 50, NAMES_BYTES = 512 };
-#define LATENCY_S 0.04 /* of the loudspeaker: as many periods as with ALSA; its own 20 ms run dry  \
-                        */
+#define LATENCY_S                                                                                  \
+    0.04 /* of the loudspeaker: as many periods as with ALSA; its own 20 ms run dry                \
+          */
 #define ASK_NS INT64_C(5000000000)
 
 struct pa_host {
