@@ -46,6 +46,7 @@ struct half {
     const struct audio_device_kind *kind;
     char name[AUDIO_NAME];
     void *device; /* the thread's, once it runs */
+    bool gone;    /* likewise: it was announced as lost */
     struct thread thread;
     bool running;
     float *pcm;               /* [period] */
@@ -105,6 +106,23 @@ static int move_period(struct half *h, struct audio_moment *m)
     return moved;
 }
 
+/* Announced once, also when it was muted meanwhile. */
+static void tell_lost(struct half *h)
+{
+    atomic_store(&h->state, HALF_LOST);
+    if (!h->gone)
+        atomic_fetch_add(&h->lost, 1);
+    h->gone = true;
+}
+
+static void tell_runs(struct half *h)
+{
+    atomic_store(&h->state, HALF_RUNS);
+    if (h->gone)
+        atomic_fetch_add(&h->back, 1);
+    h->gone = false;
+}
+
 /* Bound by the rules of real time from its first line to its last. Returns why it ended: 0 when it
  * was told to, negative errno when the device is gone. */
 static int pump(struct half *h)
@@ -129,8 +147,8 @@ static int pump(struct half *h)
         if (moved == AUDIO_OVER)
             atomic_store(&h->over, true);
         join_write(a->join, h->direction, h->pcm, a->period, &m, anew);
-        if (anew && atomic_exchange(&h->state, HALF_RUNS) == HALF_LOST)
-            atomic_fetch_add(&h->back, 1); /* not when it was opened: now it works */
+        if (anew)
+            tell_runs(h); /* not when it was opened: now it works */
         anew = false;
         moved_ns = audio_now_ns();
         stall_ms = AUDIO_STALL_MS;
@@ -155,6 +173,7 @@ static void reopen(struct half *h)
          ms = min_int(2 * ms, RETRY_MAX_MS)) {
         if (open_device(h, NULL) == 0)
             return;
+        tell_lost(h);
         nap(h, ms);
     }
 }
@@ -171,8 +190,7 @@ static void run_device(struct half *h)
     close_device(h);
     if (err == 0 || err == -ESTALE)
         return;
-    if (atomic_exchange(&h->state, HALF_LOST) != HALF_LOST)
-        atomic_fetch_add(&h->lost, 1);
+    tell_lost(h);
     nap(h, RETRY_MS);
 }
 

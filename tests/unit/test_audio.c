@@ -372,6 +372,50 @@ static void test_mute(void **unused)
     player_close(p);
 }
 
+/* What happens to a microphone while it is muted is told when it is not. */
+static void test_mute_lost(void **unused)
+{
+    (void)unused;
+    struct player *p = open_player();
+    struct audio *a = open_fault(p);
+    struct fault *mic = &faults[AUDIO_CAPTURE];
+    float level;
+    read_until(a, 0, 20, &level);
+    audio_mute(a, true);
+    atomic_store(&mic->open, -ENODEV); /* unplugged while muted */
+    assert_int_equal(read_until(a, AUDIO_MIC_LOST, 10, &level), 0);
+    audio_mute(a, false);
+    assert_true(read_until(a, AUDIO_MIC_LOST, 100, &level) & AUDIO_MIC_LOST);
+    audio_mute(a, true);
+    assert_int_equal(read_until(a, AUDIO_MIC_BACK, 10, &level), 0);
+    atomic_store(&mic->open, 0); /* ... and plugged in again */
+    audio_mute(a, false);
+    assert_true(read_until(a, AUDIO_MIC_BACK, 100, &level) & AUDIO_MIC_BACK);
+    audio_close(a);
+    player_close(p);
+}
+
+/* A device that asks to be opened again is lost only if it cannot be. */
+static void test_stale(void **unused)
+{
+    (void)unused;
+    struct player *p = open_player();
+    struct audio *a = open_fault(p);
+    struct fault *mic = &faults[AUDIO_CAPTURE];
+    float level;
+    read_until(a, 0, 20, &level);
+    atomic_store(&mic->once, -ESTALE);
+    assert_int_equal(read_until(a, AUDIO_MIC_LOST, 30, &level) & AUDIO_MIC_LOST, 0);
+    assert_int_equal(atomic_load(&mic->opened), 2);
+    atomic_store(&mic->open, -ENODEV);
+    atomic_store(&mic->once, -ESTALE);
+    assert_true(read_until(a, AUDIO_MIC_LOST, 100, &level) & AUDIO_MIC_LOST);
+    atomic_store(&mic->open, 0);
+    assert_true(read_until(a, AUDIO_MIC_BACK, 100, &level) & AUDIO_MIC_BACK);
+    audio_close(a);
+    player_close(p);
+}
+
 static void test_list(void **unused)
 {
     (void)unused;
@@ -390,10 +434,11 @@ static void test_list(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_options), cmocka_unit_test(test_unpaced),
-        cmocka_unit_test(test_paced),   cmocka_unit_test(test_wake),
-        cmocka_unit_test(test_unplug),  cmocka_unit_test(test_stall),
-        cmocka_unit_test(test_xruns),   cmocka_unit_test(test_mute),
+        cmocka_unit_test(test_options),   cmocka_unit_test(test_unpaced),
+        cmocka_unit_test(test_paced),     cmocka_unit_test(test_wake),
+        cmocka_unit_test(test_unplug),    cmocka_unit_test(test_stall),
+        cmocka_unit_test(test_xruns),     cmocka_unit_test(test_mute),
+        cmocka_unit_test(test_mute_lost), cmocka_unit_test(test_stale),
         cmocka_unit_test(test_list),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
