@@ -241,9 +241,10 @@ static void try_devices(struct appliance *a)
     } else if (err == -ENODEV || err == -EBUSY || err == -ENOENT) {
         service_extend(EXTEND_S);
         service_status("waiting: %s", why.n > 0 ? why.text[0] : strerror(-err));
-        if (a->state != APPLIANCE_OPENING)
+        if (a->state != APPLIANCE_OPENING) { /* once: entering writes to the disk */
             appliance_log_all(a, CONF_LOG_WARNING, &why);
-        enter(a, APPLIANCE_OPENING);
+            enter(a, APPLIANCE_OPENING);
+        }
         live_close(a->live);
         a->live = NULL;
     } else {
@@ -291,6 +292,7 @@ static void tick_safe(struct appliance *a, uint64_t lasted_us)
     if (lasted_us < (uint64_t)SAFE_RETRY_S * 1000000)
         return;
     appliance_log(a, CONF_LOG_INFO, "safe mode ends: another try");
+    service_retry(&a->record);
     leave(a, EXIT_FAILED);
 }
 
@@ -396,9 +398,12 @@ static int on_reload(sd_event_source *source, const struct signalfd_siginfo *inf
     (void)source;
     (void)info;
     struct appliance *a = appliance;
-    service_reloading();
+    bool ready = a->state == APPLIANCE_READY; /* nobody else may say so */
+    if (ready)
+        service_reloading();
     reload(a);
-    service_ready();
+    if (ready)
+        service_ready();
     return 0;
 }
 
@@ -479,17 +484,18 @@ static int find_vad(struct appliance *a, struct problems *why)
     return 0;
 }
 
+static int open_history(struct appliance *a, struct problems *why)
+{
+    const char *dir = a->conf.history == CONF_HISTORY_FILE ? a->conf.state : NULL;
+    return history_open(&a->history, (size_t)a->conf.history_turns, dir, why);
+}
+
 static int prepare(struct appliance *a, struct problems *why)
 {
     int err = read_system(a, why);
     if (err == 0)
         err = find_vad(a, why);
-    if (err == 0)
-        err = open_buttons(a, why);
-    if (err == 0)
-        err = history_open(&a->history, (size_t)a->conf.history_turns,
-                           a->conf.history == CONF_HISTORY_FILE ? a->conf.state : NULL, why);
-    return err;
+    return err == 0 ? open_buttons(a, why) : err;
 }
 
 static void block_signals(void)
@@ -512,13 +518,16 @@ static void begin(struct appliance *a)
     appliance_log_all(a, CONF_LOG_WARNING, &why);
     int err = open_control(a, &why);
     if (err == 0)
+        err = open_history(a, &why);
+    bool safe = err == 0 && service_pause(&a->record) < 0;
+    if (err == 0 && !safe) /* what fails here may be what has led to safe mode */
         err = prepare(a, &why);
     if (err < 0) {
         fail(a, err, &why);
         return;
     }
     appliance_log_all(a, CONF_LOG_WARNING, &why);
-    if (service_pause(&a->record) < 0) {
+    if (safe) {
         enter_safe(a);
         return;
     }

@@ -88,7 +88,7 @@ static int event(struct appliance *a, enum turn_event_kind kind, struct problems
 static int mute(struct appliance *a, bool muted, struct problems *why)
 {
     int err = service_muted(&a->record, muted);
-    if (a->live != NULL && a->muted != muted) {
+    if (a->live != NULL && (a->muted != muted || a->held_open)) {
         int told = live_event(a->live, muted ? TURN_MUTE : TURN_UNMUTE);
         if (told < 0)
             return told;
@@ -178,10 +178,11 @@ static int write_metrics(FILE *f, void *appliance)
 
 static int forget(struct appliance *a, struct problems *why)
 {
+    int told = a->live != NULL ? live_forget(a->live) : 0; /* whatever becomes of the file */
     int err = history_forget(&a->history, a->conf.state);
     if (err < 0)
         return problem_add(why, err, "%s/%s: %s", a->conf.state, HISTORY_FILE, strerror(-err));
-    return a->live != NULL ? live_forget(a->live) : 0;
+    return told;
 }
 
 static void note(struct appliance *a, const char *who, const char *text)

@@ -429,7 +429,11 @@ int conf_parse(struct conf *c, const char *text, size_t n, const char *name, str
     int err = conf_init(c);
     if (err < 0)
         return problem_add(why, err, "%s: not enough memory", name);
-    ini_parse_stream(next_line, &r, take, &r);
+    int line = ini_parse_stream(next_line, &r, take, &r);
+    if (line != 0 && r.err == 0) { /* a line that only inih stumbles over: `volume 80 ; a = b` */
+        r.line = line;
+        fault(&r, line > 0 ? -EINVAL : -ENOMEM, "expected key = value");
+    }
     if (r.err == 0)
         check_together(&r);
     if (r.err < 0)

@@ -165,6 +165,14 @@ static int take_path(struct model_source *s, const char *path, struct problems *
     return take_name(s, slash != NULL ? slash + 1 : path, why);
 }
 
+/* .gitattributes and the like, which a directory's files do not count either. */
+static bool hidden(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    const char *name = slash != NULL ? slash + 1 : path;
+    return name[0] == '.' && name[1] != '\0' && strcmp(name, "..") != 0;
+}
+
 static int next_in_archive(struct model_source *s, struct problems *why)
 {
     for (;;) {
@@ -181,7 +189,8 @@ static int next_in_archive(struct model_source *s, struct problems *why)
             archive_entry_hardlink(e) != NULL)
             return problem_add(why, -EINVAL, "%s: found '%.100s', which is no plain file", s->path,
                                path != NULL ? path : "?");
-        return take_path(s, path, why);
+        if (!hidden(path))
+            return take_path(s, path, why);
     }
 }
 

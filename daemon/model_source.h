@@ -2,9 +2,9 @@
  * daemon/model_source.h - the files of a checkpoint, one after the other, from a directory or a tar
  * file (plain or compressed).
  *
- * Only plain files count, and links to them in a directory; hidden ones and folders of a directory
- * are passed over. In an archive the files lie at the top or together in one folder; anything else
- * in it is refused, so nothing can be written where it does not belong.
+ * Only plain files count, and links to them in a directory; hidden files, and folders of a
+ * directory, are passed over. In an archive the files lie at the top or together in one folder;
+ * anything else in it is refused, so nothing can be written where it does not belong.
  *
  * Threads: one owner.
  */

@@ -193,6 +193,12 @@ int service_end(struct service_record *r, const char *why)
     return write_record(r, why == NULL, why);
 }
 
+int service_retry(struct service_record *r)
+{
+    r->quick = SERVICE_CRASHES - 2; /* the next start counts this run as well */
+    return write_record(r, false, r->why);
+}
+
 void service_lock_memory(struct problems *why)
 {
     struct rlimit limit;

@@ -85,6 +85,9 @@ int service_volume(struct service_record *r, int volume);
 /* It ends: in order (`why` NULL), or by a failure that can be told. */
 int service_end(struct service_record *r, const char *why);
 
+/* Safe mode ends: the next start tries once more, and knows why this was safe mode. */
+int service_retry(struct service_record *r);
+
 /* Keeps what is used in memory, so that no audio waits for a disk. A limit that is too small is a
  * sentence and no error. */
 void service_lock_memory(struct problems *why);

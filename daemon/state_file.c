@@ -28,10 +28,16 @@ static int write_all(int fd, const char *text, size_t n)
     return fsync(fd) < 0 ? -errno : 0;
 }
 
+/* Where NAME is written before it is NAME. */
+static int beside_of(char beside[NAME_MAX + 1], const char *name)
+{
+    return snprintf(beside, NAME_MAX + 1, ".%s.new", name) > NAME_MAX ? -ENAMETOOLONG : 0;
+}
+
 static int write_in(int at, const char *name, mode_t mode, const char *text, size_t n)
 {
     char beside[NAME_MAX + 1];
-    if (snprintf(beside, sizeof(beside), ".%s.new", name) >= (int)sizeof(beside))
+    if (beside_of(beside, name) < 0)
         return -ENAMETOOLONG;
     unlinkat(at, beside, 0); /* what a power cut left */
     int fd = openat(at, beside, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
@@ -92,14 +98,26 @@ json_t *state_read_json(const char *dir, const char *name, int *err)
     return NULL;
 }
 
+/* A read-only file system refuses even what is not there; that is no failure. */
+static int remove_in(int at, const char *name)
+{
+    struct stat st;
+    if (fstatat(at, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+        return errno == ENOENT ? 0 : -errno;
+    return unlinkat(at, name, 0) < 0 || fsync(at) < 0 ? -errno : 0;
+}
+
 int state_remove(const char *dir, const char *name)
 {
+    char beside[NAME_MAX + 1];
+    if (beside_of(beside, name) < 0)
+        return -ENAMETOOLONG;
     int at = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (at < 0)
-        return -errno;
-    int err = unlinkat(at, name, 0) < 0 && errno != ENOENT ? -errno : 0;
-    if (err == 0 && fsync(at) < 0)
-        err = -errno;
+        return errno == ENOENT ? 0 : -errno;
+    int err = remove_in(at, name);
+    int left = remove_in(at, beside); /* by a write that a power cut ended */
+    err = err < 0 ? err : left;
     close(at);
     return err;
 }

@@ -22,7 +22,8 @@ int state_write_json(const char *dir, const char *name, mode_t mode, json_t *val
  * -EPROTO or what reading said. */
 json_t *state_read_json(const char *dir, const char *name, int *err);
 
-/* No DIR/NAME any more, also after a power cut. 0 (also if there was none) or negative errno. */
+/* No DIR/NAME any more, also after a power cut, nor what a cut-off write left of it. 0 (also if
+ * there was none, or no DIR) or negative errno. */
 int state_remove(const char *dir, const char *name);
 
 #endif

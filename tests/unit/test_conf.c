@@ -116,6 +116,7 @@ static void test_faults(void **unused)
          "f:4: [audio] volume was set in line 2 already"},
         {"[audio]\nvolume = 3\n   volume = 4\n", "f:3: [audio] volume was set in line 2 already"},
         {"[audio]\nvolume\n", "f:2: found 'volume', expected key = value"},
+        {"[audio]\n\nvolume 3 ; a = b\n", "f:3: expected key = value"},
         {"[audio\nvolume = 3", "f:1: found a section without ']'"},
         {"[radio]\nvolume = 3",
          "f:1: unknown section [radio], there are: model, audio, speech, turn, history, recording, "

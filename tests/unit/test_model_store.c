@@ -234,6 +234,7 @@ static void test_tar(void **unused)
 {
     (void)unused;
     struct problems why = {0};
+    run("touch %s/tiny/.gitattributes", dir);
     run("cd %s && tar czf a.tar.gz tiny && tar cf b.tar -C tiny . && head -c 3000 a.tar.gz > "
         "c.tar.gz",
         dir);
@@ -244,6 +245,8 @@ static void test_tar(void **unused)
     problems_free(&why);
     run("test \"$(ls -A %s | tr '\\n' ' ')\" = 'a b '", store);
     run("cmp %s/a/SHA256SUMS %s/b/SHA256SUMS", store, store);
+    run("test ! -e %s/a/.gitattributes", store); /* hidden files are not the model's */
+    good(model_store_verify(store, "a", NULL, &why), &why);
 }
 
 static void test_two_at_once(void **unused)

@@ -38,15 +38,20 @@ struct rig {
     bool ready;
 };
 
-static void write_conf(struct rig *r, const char *more)
+static void write_conf_mic(struct rig *r, const char *capture, const char *more)
 {
     FILE *f = fopen(r->conf, "we");
     fprintf(f,
-            "[model]\npath = %s\ncontext = 2048\n[audio]\ncapture = null:\nplayback = null:\n"
+            "[model]\npath = %s\ncontext = 2048\n[audio]\ncapture = %s\nplayback = null:\n"
             "realtime = no\nvad = %s/models/vad/silero.bin\n"
             "[control]\nsocket = %s\ngroup =\n[service]\nstate = %s\n%s",
-            MODEL, SOURCE_DIR, r->control, r->state, more);
+            MODEL, capture, SOURCE_DIR, r->control, r->state, more);
     fclose(f);
+}
+
+static void write_conf(struct rig *r, const char *more)
+{
+    write_conf_mic(r, "null:", more);
 }
 
 static int rig_up(void **state)
@@ -140,8 +145,11 @@ static void start_ready(struct rig *r)
 static void hear_out(struct rig *r)
 {
     char said[1024];
-    while (recv(r->notify, said, sizeof(said), MSG_DONTWAIT) > 0)
-        ;
+    ssize_t n;
+    while ((n = recv(r->notify, said, sizeof(said) - 1, MSG_DONTWAIT)) > 0) {
+        said[n] = '\0';
+        r->ready = r->ready || strstr(said, "READY=1") != NULL;
+    }
 }
 
 static int ended(struct rig *r)
@@ -207,6 +215,22 @@ static void status_has(struct rig *r, const char *key, json_t *wanted)
     }
     json_decref(wanted);
     json_decref(reply);
+}
+
+/* The reply to this has this text somewhere, sooner or later. */
+static void wait_text(struct rig *r, const char *request, const char *wanted)
+{
+    for (int ms = 0; ms < PATIENCE_MS; ms += 50) {
+        json_t *reply = control(r, request);
+        char *text = json_dumps(reply, 0);
+        bool found = strstr(text, wanted) != NULL;
+        free(text);
+        json_decref(reply);
+        if (found)
+            return;
+        usleep(50000);
+    }
+    fail_msg("%s: never '%s'", request, wanted);
 }
 
 static void test_ready_and_stopped(void **state)
@@ -287,6 +311,53 @@ static void test_missing_model(void **state)
     json_decref(reply);
 }
 
+/* What fails before loading leads to safe mode as well, which says it. */
+static void test_missing_system_file(void **state)
+{
+    struct rig *r = *state;
+    write_conf(r, "[speech]\nsystem_file = /nowhere/system.txt\n");
+    for (int i = 0; i < 3; i++) {
+        start(r);
+        assert_true(notified(r, "STATUS=failed: "));
+        assert_int_equal(ended(r), 1);
+    }
+    start(r);
+    assert_true(notified(r, "STATUS=safe mode after 3 quick crashes: [speech] system_file: "
+                            "/nowhere/system.txt: No such file or directory"));
+    json_t *reply = control(r, "{\"cmd\":\"history\"}");
+    assert_true(json_is_array(json_object_get(reply, "turns")));
+    json_decref(reply);
+    kill(r->pid, SIGTERM);
+    assert_int_equal(ended(r), 0);
+}
+
+/* A microphone that is not there is waited for; meanwhile nobody writes to the disk, and a reload
+ * makes nothing ready. */
+static void test_no_microphone(void **state)
+{
+    struct rig *r = *state;
+    char file[128];
+    struct stat before, after;
+    snprintf(file, sizeof(file), "%s/starts.json", r->state);
+    write_conf_mic(r, "alsa:hw:CARD=nowhere", "");
+    start(r);
+    assert_true(notified(r, "STATUS=waiting: "));
+    write_conf_mic(r, "alsa:hw:CARD=nowhere", "[audio]\nvolume = 35\n");
+    kill(r->pid, SIGHUP);
+    wait_text(r, "{\"cmd\":\"status\"}", "\"volume\": 35");
+    status_has(r, "state", json_string("opening"));
+    assert_true(notified(r, "STATUS=waiting: "));
+    assert_int_equal(stat(file, &before), 0);
+    for (int i = 0; i < 3; i++)
+        assert_true(notified(r, "STATUS=waiting: "));
+    assert_false(r->ready);
+    accepted(r, "{\"cmd\":\"forget\"}");
+    assert_int_equal(stat(file, &after), 0);
+    assert_memory_equal(&before.st_mtim, &after.st_mtim, sizeof(before.st_mtim));
+    kill(r->pid, SIGTERM);
+    assert_int_equal(ended(r), 0);
+}
+
 static void test_bad_configuration(void **state)
 {
     struct rig *r = *state;
@@ -358,22 +429,6 @@ static void test_metrics_and_watch(void **state)
     fclose(f);
 }
 
-/* The reply to this has this text somewhere, sooner or later. */
-static void wait_text(struct rig *r, const char *request, const char *wanted)
-{
-    for (int ms = 0; ms < PATIENCE_MS; ms += 50) {
-        json_t *reply = control(r, request);
-        char *text = json_dumps(reply, 0);
-        bool found = strstr(text, wanted) != NULL;
-        free(text);
-        json_decref(reply);
-        if (found)
-            return;
-        usleep(50000);
-    }
-    fail_msg("%s: never '%s'", request, wanted);
-}
-
 /* Said and asked words are spoken, remembered, kept if configured, and forgotten. */
 static void test_words(void **state)
 {
@@ -428,10 +483,18 @@ static void test_recording(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_ready_and_stopped),   TEST(test_mute_and_volume_outlast), TEST(test_crash_loop),
-        TEST(test_missing_model),       TEST(test_bad_configuration),       TEST(test_reload),
-        TEST(test_stopped_at_any_time), TEST(test_metrics_and_watch),       TEST(test_words),
+        TEST(test_ready_and_stopped),
+        TEST(test_mute_and_volume_outlast),
+        TEST(test_crash_loop),
+        TEST(test_missing_model),
+        TEST(test_bad_configuration),
+        TEST(test_reload),
+        TEST(test_stopped_at_any_time),
+        TEST(test_metrics_and_watch),
+        TEST(test_words),
         TEST(test_recording),
+        TEST(test_missing_system_file),
+        TEST(test_no_microphone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

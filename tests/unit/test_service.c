@@ -131,6 +131,26 @@ static void test_crash_loop(void **unused)
     assert_string_equal(r.why, "");
 }
 
+/* Safe mode does not last for ever: one more try, then safe mode again, and the reason stays. */
+static void test_retry(void **unused)
+{
+    (void)unused;
+    for (int i = 0; i < SERVICE_CRASHES; i++) {
+        struct service_record r = begin();
+        service_end(&r, "model: it is not there");
+    }
+    for (int i = 0; i < 2; i++) {
+        struct service_record r = begin();
+        assert_int_equal(service_pause(&r), -1);
+        service_phase(&r, "safe");
+        assert_int_equal(service_retry(&r), 0);
+        r = begin();
+        assert_int_equal(service_pause(&r), 5);
+        assert_string_equal(r.why, "model: it is not there");
+        service_end(&r, "model: it is not there");
+    }
+}
+
 static void test_failure_says_why(void **unused)
 {
     (void)unused;
@@ -228,6 +248,7 @@ static void test_files_are_whole(void **unused)
     assert_int_equal(state_write(dir, "f", 0600, "third", 5), 0);
     assert_int_equal(state_remove(dir, "f"), 0);
     assert_int_equal(state_remove(dir, "f"), 0);
+    assert_int_equal(state_remove("/nowhere/parley", "f"), 0);
     assert_int_equal(state_write("/dev/full", "f", 0600, "x", 1), -ENOTDIR);
 }
 
@@ -239,6 +260,7 @@ int main(void)
         TEST(test_notify),
         TEST(test_watchdog),
         TEST(test_crash_loop),
+        TEST(test_retry),
         TEST(test_failure_says_why),
         TEST(test_settled_is_no_crash),
         TEST(test_power_cut_is_no_crash),

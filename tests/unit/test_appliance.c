@@ -1,0 +1,128 @@
+/*
+ * tests/unit/test_appliance.c - buttons and commands meet at the microphone: whatever comes in
+ * between, after "muted" it is closed.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/util.h"
+#include "daemon/appliance.h"
+#include "daemon/state_file.h"
+#include "tests/support/talk.h"
+
+static struct appliance a;
+
+static int open_all(void **unused)
+{
+    (void)unused;
+    struct problems why = {0};
+    const struct live_opts o = {.session = &a.session,
+                                .capture = "null:",
+                                .playback = "null:",
+                                .vad = SOURCE_DIR "/models/vad/silero.bin",
+                                .muted = true};
+    snprintf(a.record.dir, sizeof(a.record.dir), "/tmp/parley-appliance-XXXXXX");
+    if (mkdtemp(a.record.dir) == NULL || live_open(&a.live, &o, &why) < 0)
+        return -1;
+    a.state = APPLIANCE_READY;
+    a.muted = true;
+    return live_start(a.live, &why);
+}
+
+static int close_all(void **unused)
+{
+    (void)unused;
+    live_stop(a.live, NULL);
+    live_close(a.live);
+    state_remove(a.record.dir, "starts.json");
+    return rmdir(a.record.dir);
+}
+
+static bool floor_muted(void)
+{
+    struct live_stats s;
+    live_stats(a.live, &s);
+    return s.now.state == TURN_MUTED;
+}
+
+static void wait_floor(bool muted)
+{
+    for (int ms = 0; floor_muted() != muted; ms += 10) {
+        if (ms > 30000)
+            fail_msg("the microphone is still %s", muted ? "open" : "closed");
+        usleep(10000);
+    }
+}
+
+static void command(enum control_cmd cmd)
+{
+    const struct control_request r = {.cmd = cmd};
+    json_t *reply = json_object();
+    assert_int_equal(appliance_control(&a, &r, reply, NULL), 0);
+    json_decref(reply);
+}
+
+/* The talk key opens a muted microphone for as long as it is held. */
+static void test_push_to_talk(void **unused)
+{
+    (void)unused;
+    wait_floor(true);
+    appliance_button(&a, BUTTON_TALK, true);
+    wait_floor(false);
+    appliance_button(&a, BUTTON_TALK, false);
+    wait_floor(true);
+    assert_true(a.muted);
+}
+
+/* Muting while the key is held closes at once, and releasing it opens nothing. */
+static void test_mute_while_held(void **unused)
+{
+    (void)unused;
+    wait_floor(true);
+    appliance_button(&a, BUTTON_TALK, true);
+    wait_floor(false);
+    command(CONTROL_MUTE);
+    wait_floor(true);
+    appliance_button(&a, BUTTON_TALK, false);
+    usleep(100000);
+    assert_true(floor_muted() && a.muted);
+}
+
+/* Unmuting while it is held leaves the microphone open after the release. */
+static void test_unmute_while_held(void **unused)
+{
+    (void)unused;
+    wait_floor(true);
+    appliance_button(&a, BUTTON_TALK, true);
+    wait_floor(false);
+    command(CONTROL_UNMUTE);
+    appliance_button(&a, BUTTON_TALK, false);
+    usleep(100000);
+    assert_false(floor_muted() || a.muted);
+    appliance_button(&a, BUTTON_MUTE, true);
+    wait_floor(true);
+}
+
+#define TEST(f) cmocka_unit_test_setup_teardown(f, open_all, close_all)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(test_push_to_talk),
+        TEST(test_mute_while_held),
+        TEST(test_unmute_while_held),
+    };
+    if (!talk_model(&a.session, 2048))
+        return 77;
+    int failures = cmocka_run_group_tests(tests, NULL, NULL);
+    session_close(&a.session);
+    return failures;
+}
