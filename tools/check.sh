@@ -76,7 +76,7 @@ one_preset() {
     fi
     echo "== $preset: tests"
     UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1} \
-    TSAN_OPTIONS=${TSAN_OPTIONS:-halt_on_error=1} \
+    TSAN_OPTIONS=${TSAN_OPTIONS:-halt_on_error=1 suppressions=$PWD/tests/tsan.supp} \
         $wrap ctest --test-dir "$folder" ${tier:+-L "^$tier\$"} --output-on-failure \
         --no-tests=error --timeout 900 -j"$jobs" 2>&1 | tee "$folder/tests.log"
     local status=${PIPESTATUS[0]} before after
