@@ -124,6 +124,10 @@ static bool answer(struct client *c, const char *line, size_t n)
     char *text = control_answer(c->owner->opts.run, c->owner->opts.ctx, line, n, &cmd);
     bool ok = text != NULL && queue(c, text, strlen(text));
     free(text);
+    if (!ok && (text = control_refusal("the answer is too long")) != NULL) {
+        ok = queue(c, text, strlen(text));
+        free(text);
+    }
     if (cmd == CONTROL_WATCH)
         c->watching = true;
     return ok;
@@ -349,15 +353,12 @@ static int listen_at(struct control_socket *s, const char *path, struct problems
 
 static int find_group(struct control_socket *s, struct problems *why)
 {
-    char text[4096];
-    struct group g, *found = NULL;
     if (s->opts.group == NULL || s->opts.group[0] == '\0')
         return 0;
-    int err = getgrnam_r(s->opts.group, &g, text, sizeof(text), &found);
-    if (found == NULL) /* a note: root and our own user still can */
-        return problem_add(why, err > 0 ? -err : 0, "control: there is no group '%s'",
-                           s->opts.group);
-    s->gid = g.gr_gid;
+    const struct group *g = getgrnam(s->opts.group); /* however many members it has */
+    if (g == NULL) /* a note: root and our own user still can */
+        return problem_add(why, 0, "control: there is no group '%s'", s->opts.group);
+    s->gid = g->gr_gid;
     s->has_group = true;
     return 0;
 }

@@ -101,12 +101,26 @@ static void this_boot(char *boot, size_t size)
     free(text);
 }
 
+/* A sentence may hold a file's name, which need not be UTF-8, or end within a character. */
+static json_t *words(const char *text)
+{
+    char plain[SERVICE_WHY_MAX];
+    json_t *value = json_string(text);
+    if (value != NULL)
+        return value;
+    copy_text(plain, sizeof(plain), text);
+    for (char *c = plain; *c != '\0'; c++)
+        if ((unsigned char)*c >= 0x80)
+            *c = '?';
+    return json_string(plain);
+}
+
 static int write_record(const struct service_record *r, bool ended, const char *why)
 {
-    json_t *v = json_pack("{s:I, s:i, s:b, s:b, s:b, s:i, s:s, s:s, s:s}", "starts",
+    json_t *v = json_pack("{s:I, s:i, s:b, s:b, s:b, s:i, s:s, s:s, s:o}", "starts",
                           (json_int_t)r->starts, "quick_crashes", r->quick, "settled", r->settled,
                           "ended", ended, "muted", r->muted, "volume", r->volume, "boot", r->boot,
-                          "phase", r->phase, "why", why != NULL ? why : "");
+                          "phase", r->phase, "why", words(why != NULL ? why : ""));
     return state_write_json(r->dir, RECORD, 0600, v);
 }
 

@@ -13,6 +13,8 @@
 
 #include <cmocka.h>
 
+#include <errno.h>
+
 #include "base/util.h"
 #include "daemon/appliance.h"
 #include "daemon/state_file.h"
@@ -111,6 +113,30 @@ static void test_unmute_while_held(void **unused)
     wait_floor(true);
 }
 
+/* What cannot be announced is not recorded. */
+static void test_silent_recording(void **unused)
+{
+    (void)unused;
+    struct problems why = {0};
+    struct live *running = a.live;
+    const struct control_request r = {.cmd = CONTROL_RECORD, .number = 1};
+    const struct live_opts o = {.session = &a.session,
+                                .capture = "null:",
+                                .playback = "null:",
+                                .vad = SOURCE_DIR "/models/vad/silero.bin"};
+    json_t *reply = json_object();
+    assert_int_equal(live_open(&a.live, &o, &why), 0); /* no thread takes what it is told */
+    while (live_event(a.live, TURN_WAKE) == 0)
+        ;
+    a.conf = (struct conf){.recording = true, .recording_max_s = 1, .state = a.record.dir};
+    assert_int_equal(appliance_control(&a, &r, reply, &why), -EAGAIN);
+    assert_null(a.recording);
+    live_close(a.live);
+    a.live = running;
+    json_decref(reply);
+    problems_free(&why);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, open_all, close_all)
 
 int main(void)
@@ -119,6 +145,7 @@ int main(void)
         TEST(test_push_to_talk),
         TEST(test_mute_while_held),
         TEST(test_unmute_while_held),
+        TEST(test_silent_recording),
     };
     if (!talk_model(&a.session, 2048))
         return 77;

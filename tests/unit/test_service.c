@@ -159,6 +159,10 @@ static void test_failure_says_why(void **unused)
     r = begin();
     assert_int_equal(r.quick, 1);
     assert_string_equal(r.why, "model: config.json: No such file or directory");
+    assert_int_equal(service_end(&r, "caf\xC3\xA9/\xFF: No such file"), 0); /* no UTF-8 */
+    r = begin();
+    assert_int_equal(r.quick, 2);
+    assert_string_equal(r.why, "caf?\?/?: No such file");
 }
 
 static void test_settled_is_no_crash(void **unused)
