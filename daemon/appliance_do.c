@@ -227,15 +227,12 @@ static int record(struct appliance *a, int seconds, json_t *reply, struct proble
                            a->conf.recording_max_s);
     if (a->recording != NULL)
         return problem_add(why, -EBUSY, "record: one is being made already");
+    err = live_earcon(a->live, TURN_EARCON_RECORD); /* first: nothing is recorded unannounced */
+    if (err < 0)
+        return problem_add(why, err, "record: it cannot be announced now: %s", strerror(-err));
     err = recording_open(&a->recording, &a->conf, seconds, time(NULL), why);
     if (err < 0)
         return err;
-    err = live_earcon(a->live, TURN_EARCON_RECORD);
-    if (err < 0) {
-        recording_close(a->recording, NULL);
-        a->recording = NULL;
-        return problem_add(why, err, "record: it cannot be announced now: %s", strerror(-err));
-    }
     put(reply, "path", text_or_null(recording_path(a->recording)));
     appliance_log(a, CONF_LOG_WARNING, "recording for %d s: %s", seconds,
                   recording_path(a->recording));
