@@ -261,9 +261,6 @@ struct ops {
     void (*embed_sum)(struct device *d, float *y, const struct weight *const *tables,
                       const int32_t *ids, int count);
 
-    /* A hint: the op after the next one reads these weights; a backend may begin to fetch them. */
-    void (*ahead)(struct device *d, const void *data, size_t bytes);
-
     /* *pos += n */
     void (*advance)(struct device *d, int32_t *pos, int n);
 

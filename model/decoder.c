@@ -140,7 +140,6 @@ static void attention_branch(struct decoder *d, const struct decoder_layer *w, c
     float *const qkv[] = {d->q, d->k, d->v};
     const struct weight *const product[] = {&w->q, &w->k, &w->v};
     op->norm_linear(d->dev, qkv, d->a, x, n, &norm, product, 3);
-    op->ahead(d->dev, w->o.data, weight_bytes(&w->o));
     op->rope_attend(d->dev, d->att, d->q, d->k, d->v, n, kv, &shape, &rope, pos);
     op->linear_add(d->dev, x, d->branch, d->att, n, &w->o, w->attn_scale);
 }
@@ -173,16 +172,6 @@ static void mlp_branch(struct decoder *d, const struct decoder_layer *w, float *
     op->mixture(d->dev, x, n, &norm, &m);
 }
 
-/* The next layer begins with q, k and v, which lie together on a device of its own memory. */
-static void announce(struct decoder *d, const struct decoder_layer *next)
-{
-    const char *q = next->q.data, *k = next->k.data, *v = next->v.data;
-    size_t bytes = weight_bytes(&next->q);
-    if (q < k && k < v && (size_t)(v - q) < 2 * bytes)
-        bytes = (size_t)(v - q) + weight_bytes(&next->v);
-    d->dev->op->ahead(d->dev, q, bytes);
-}
-
 static void layers(struct decoder *d, float *x, int n, int tap, float *tap_out, const int32_t *pos)
 {
     const struct decoder_config *c = d->w->config;
@@ -193,8 +182,6 @@ static void layers(struct decoder *d, float *x, int n, int tap, float *tap_out, 
             d->dev->op->mark(d->dev); /* who wants it need not wait for the layers above */
         }
         attention_branch(d, &d->w->layers[l], &d->kv[l], x, n, pos);
-        if (l + 1 < c->layers)
-            announce(d, &d->w->layers[l + 1]);
         mlp_branch(d, &d->w->layers[l], x, n);
     }
     if (tap == c->layers && tap_out != NULL) { /* the reference's last hidden state is normed */

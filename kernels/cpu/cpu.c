@@ -47,7 +47,6 @@ static const struct ops cpu_ops = {
     .norm_swiglu = compose_norm_swiglu,
     .mixture = compose_mixture,
     .embed_sum = compose_embed_sum,
-    .ahead = plain_ahead,
     .advance = plain_advance,
     .step_begin = plain_step_begin,
     .step_end = plain_step_end,

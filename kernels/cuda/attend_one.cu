@@ -36,7 +36,6 @@ struct one {
     float *parts; /* [kv heads, parts, group, dim] sums */
     float2 *tops; /* [kv heads, parts, group] largest score, mass */
     unsigned *counters;
-    struct soon soon; /* fetched by blocks that have no part */
 };
 
 template <int DIM> struct room {
@@ -273,13 +272,8 @@ static __global__ void __launch_bounds__(THREADS) k_one(struct one d)
     if (part < parts)
         fetch<DIM>(s, &d, head, from, min(end, pos));
     dependency_wait();
-    if (part >= parts) {
-        if (d.soon.data != NULL && warp == 0)
-            prefetch_part(d.soon.data, d.soon.bytes,
-                          (head * (gridDim.y - parts) + part - parts) * WARP + lane,
-                          gridDim.x * (gridDim.y - parts) * WARP);
+    if (part >= parts)
         return;
-    }
     if (warp < WARPS)
         take_query<T, DIM>(s, &d, head, pos, warp);
     if (threadIdx.x < HEADS) {
@@ -341,7 +335,6 @@ bool cuda_attend_one(struct cuda *c, float *y, const float *q, const float *k, c
     d.rope = *r;
     d.pos = pos;
     d.counters = c->counters;
-    d.soon = cuda_soon(c);
     size_t tops = (size_t)a->heads * PARTS_MOST * sizeof(float2);
     char *room = (char *)cuda_scratch(c, tops * (1 + kv->dim / 2));
     d.tops = (float2 *)room;

@@ -36,7 +36,7 @@ void cuda_conv1d(struct device *d, float *y, const float *x, int t, const struct
 {
     struct cuda *c = cuda_of(d);
     int in = w->cols / kernel;
-    if (!fits(w, in, x)) {
+    if (!fits(w, in, x) || w->rows < TILE_M) {
         cuda_conv1d_any(d, y, x, t, w, bias, kernel, dilation, flags);
         return;
     }
@@ -49,7 +49,7 @@ void cuda_conv1d(struct device *d, float *y, const float *x, int t, const struct
     g.bias = bias;
     g.bias_rows = w->rows;
     g.flags = flags;
-    cuda_gemm(c, &g, w->rows < TILE_M); /* the last one makes the sound: x as it is */
+    cuda_gemm(c, &g, false);
 }
 
 void cuda_conv1d_up(struct device *d, float *y, const float *x, int t, const struct weight *w,
@@ -111,7 +111,6 @@ void cuda_conv2d(struct device *d, float *y, const float *x, int n, int h, int w
     g.bias = bias;
     g.bias_rows = weight->rows;
     g.flags = LINEAR_GELU;
-    g.used = (count * sizeof(float) + 255) / 256 * 256;
     for (int i = 0; i < n; i++) {
         g.x = padded + (size_t)i * image;
         g.y = y + (size_t)i * ho * wo * weight->rows;

@@ -28,12 +28,6 @@ enum { CUDA_FAULT_STATUS = 3 }; /* exit status after a fault of the GPU */
 
 #define CUDA_MUST(expr) cuda_must((expr), #expr, __FILE__, __LINE__)
 
-/* Weights that are read soon. */
-struct soon {
-    const char *data; /* NULL = none */
-    size_t bytes;
-};
-
 struct prepared; /* weights in another order, made at their first use: prepare.cu */
 
 struct cuda {
@@ -54,8 +48,7 @@ struct cuda {
     unsigned *counters;      /* [CUDA_COUNTERS] zero between kernels: blocks that have finished */
     struct staging *staging; /* for put and get: memory.cu */
     struct prepared *prepared;
-    struct soon soon; /* the hint that the next kernel that takes one will follow */
-    int recording;    /* a step is being recorded */
+    int recording; /* a step is being recorded */
 };
 
 enum { CUDA_COUNTERS = 65536 };
@@ -81,14 +74,6 @@ extern const struct loading cuda_loading; /* load.cu */
 
 /* At least `bytes` of device memory for the op that is being launched, aligned to 256. */
 void *cuda_scratch(struct cuda *c, size_t bytes);
-
-/* Takes the hint. */
-static inline struct soon cuda_soon(struct cuda *c)
-{
-    struct soon s = c->soon;
-    c->soon.data = NULL;
-    return s;
-}
 
 static inline int div_up(int a, int b)
 {
@@ -185,7 +170,6 @@ void cuda_snake(struct device *d, float *y, const float *x, int t, int channels,
                 const float *inv_beta);
 void cuda_conv1d_depthwise(struct device *d, float *y, const float *x, int t, int channels,
                            const float *w, const float *bias, int kernel);
-void cuda_ahead(struct device *d, const void *data, size_t bytes);
 void cuda_advance(struct device *d, int32_t *pos, int n);
 
 /* gemv.cu */

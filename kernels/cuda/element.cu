@@ -366,12 +366,6 @@ void cuda_conv1d_depthwise(struct device *d, float *y, const float *x, int t, in
            kernel);
 }
 
-void cuda_ahead(struct device *d, const void *data, size_t bytes)
-{
-    cuda_of(d)->soon.data = (const char *)data;
-    cuda_of(d)->soon.bytes = bytes;
-}
-
 static __global__ void k_advance(int32_t *pos, int n)
 {
     dependency_wait(); /* and the next kernel begins when this one has ended: cuda.h */
@@ -380,6 +374,5 @@ static __global__ void k_advance(int32_t *pos, int n)
 
 void cuda_advance(struct device *d, int32_t *pos, int n)
 {
-    (void)cuda_soon(cuda_of(d)); /* a hint outlives no step */
     LAUNCH(cuda_of(d), k_advance, 1, 1, 0, pos, n);
 }

@@ -21,15 +21,10 @@ struct gemm {
     const float *scale;
     int bias_rows;
     unsigned flags;
-    size_t used; /* bytes of scratch in front that hold something */
 };
 
 /* Split: x in two halves (see mma.cuh), else rounded once. */
 void cuda_gemm(struct cuda *c, const struct gemm *g, bool split);
-
-/* For more than 16 rows of x and many of weights (gemm_wide.cu). False: another kernel is better,
- * nothing was done. */
-bool cuda_gemm_wide(struct cuda *c, const struct gemm *g, bool split);
 
 /* As linear, for any n; y = ... scale * W x with LINEAR_ADD when scale is given. */
 void cuda_linear_many(struct device *d, float *y, const float *x, int n, const struct weight *w,

@@ -5,7 +5,7 @@
 #include "kernels/cuda/gemm.cuh"
 #include "kernels/cuda/gemv.cuh"
 
-enum { ROWS_MOST = 2, NORM_VALUES = 8, MATRICES = 3, SMALL = 256 };
+enum { ROWS_MOST = 2, NORM_VALUES = 8, MATRICES = 3 };
 
 /* Up to three matrices with the same x, or gate and up of a SwiGLU. */
 struct gemv {
@@ -19,7 +19,6 @@ struct gemv {
     float *a; /* the normed x goes there too */
     const float *bias, *scale;
     unsigned flags;
-    struct soon soon; /* for a small product: fetched meanwhile */
 };
 
 /* A row of one of the matrices. */
@@ -65,9 +64,6 @@ template <int N> static __device__ __forceinline__ void stage(float *xs, const s
 {
     __shared__ float room[WARP];
     int cols = g->units * UNIT;
-    if (g->soon.data != NULL)
-        prefetch_part(g->soon.data, g->soon.bytes, blockIdx.x * GEMV_THREADS + threadIdx.x,
-                      gridDim.x * GEMV_THREADS);
     for (int n = 0; n < N; n++, xs += cols) {
         const float *x = g->x + (size_t)n * cols;
         float v[NORM_VALUES], sum = 0;
@@ -296,8 +292,6 @@ void cuda_norm_linear(struct device *d, float *const *y, float *a, const float *
         return;
     }
     struct gemv g = gemv_of(y, x, w, count);
-    if (w[0]->rows <= SMALL)
-        g.soon = cuda_soon(cuda_of(d));
     g.norm = norm->w;
     g.eps = norm->eps;
     g.a = a;

@@ -54,23 +54,6 @@ template <enum dtype T> static __device__ __forceinline__ float2 widen2(unsigned
     return __half22float2(*(const __half2 *)&u);
 }
 
-/* Begins to bring part `at` of `of` equal parts of weights into the second-level cache. Memory
- * would be idle otherwise while a kernel waits for something small, and pages of a large model are
- * not in the address cache when a word first touches them. */
-static __device__ __forceinline__ void prefetch_part(const char *data, size_t bytes, unsigned at,
-                                                     unsigned of)
-{
-#if __CUDA_ARCH__ >= 900
-    size_t each = (bytes / of + 127) / 128 * 128, from = at * each;
-    if (from >= bytes)
-        return;
-    unsigned size = (unsigned)(bytes - from < each ? bytes - from : each) / 16 * 16;
-    if (size > 0)
-        asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(data + from), "r"(size)
-                     : "memory");
-#endif
-}
-
 static __device__ __forceinline__ float warp_sum(float v)
 {
     for (int m = WARP / 2; m > 0; m /= 2)

@@ -112,10 +112,6 @@ static __global__ void __launch_bounds__(GEMV_THREADS, GEMV_BLOCKS) k_up(struct 
         if (lane == 0)
             d.h[task] = silu(v) * z;
     }
-    size_t down = (size_t)d.e.inner * d.e.hidden * 2;
-    for (int j = threadIdx.x / WARP; j < d.k && lane < 8; j += GEMV_WARPS) /* what k_down reads */
-        prefetch_part(d.e.down + s.id[j] * d.e.step_down, down, blockIdx.x * 8 + lane,
-                      gridDim.x * 8);
     if (blockIdx.x == 0 && d.logits != NULL)
         tell_choice(&s, &d);
 }

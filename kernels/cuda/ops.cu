@@ -37,7 +37,6 @@ extern const struct ops cuda_ops = {
     .norm_swiglu = cuda_norm_swiglu,
     .mixture = cuda_mixture,
     .embed_sum = cuda_embed_sum,
-    .ahead = cuda_ahead,
     .advance = cuda_advance,
     .step_begin = cuda_step_begin,
     .step_end = cuda_step_end,

@@ -424,7 +424,6 @@ void cuda_sample(struct device *d, int32_t *id, const float *logits, int count,
 {
     struct cuda *c = cuda_of(d);
     struct choice how = {};
-    (void)cuda_soon(c); /* a hint outlives no step */
     how.logits = logits;
     how.count = count;
     how.s = *s;

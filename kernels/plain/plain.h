@@ -34,7 +34,6 @@ void plain_mark(struct device *d);
 void plain_copy(struct device *d, void *dst, const void *src, size_t bytes);
 
 /* step.c */
-void plain_ahead(struct device *d, const void *data, size_t bytes);
 void plain_advance(struct device *d, int32_t *pos, int n);
 int plain_step_begin(struct device *d, struct step **step);
 void plain_step_end(struct device *d, struct step **step);

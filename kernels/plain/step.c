@@ -1,15 +1,7 @@
 /*
- * kernels/plain/step.c - hints, which nobody takes; positions counted on; steps, which are never
- * recorded on the host.
+ * kernels/plain/step.c - positions counted on; steps, which are never recorded on the host.
  */
 #include "kernels/plain/plain.h"
-
-void plain_ahead(struct device *d, const void *data, size_t bytes)
-{
-    (void)d;
-    (void)data;
-    (void)bytes;
-}
 
 void plain_advance(struct device *d, int32_t *pos, int n)
 {
