@@ -7,10 +7,11 @@
  *     Y = sum_j X_j W_j                              predicted echo (overlap-save, last period)
  *     G_j = P_j / (sum_i |X_i|^2 P_i + 2 V)          gain; 2: a period is part of a transform
  *     W_j += G_j conj(X_j) E
- *     P_j = A^2 (1 - r G_j |X_j|^2) P_j + (1 - A^2) |W_j|^2,     r = period / transform
+ *     P_j = A^2 (1 - r G_j |X_j|^2) P_j + (1 - A^2) max(|W_j|^2, L_j),   r = period / transform
  *
- * A partition is two periods long, so the spectra of the far end serve every second one. That a
- * filter has no taps beyond its partition is enforced for a few partitions each period in turn.
+ * L_j keeps P_j from dying with W_j while the far end is silent: what was never heard may be any
+ * room. A partition is two periods long, so the spectra of the far end serve every second one. That
+ * a filter has no taps beyond its partition is enforced for a few partitions each period in turn.
  */
 #include "audio/echo.h"
 
@@ -28,6 +29,7 @@ enum {
     CONSTRAIN = 4,            /* partitions a period */
 };
 #define KEEP   0.9995f /* A: how much of the room stays from period to period */
+#define LEAST  1e-2f   /* L_0; from partition to partition it falls by DECAY */
 #define SMOOTH 0.5f    /* of V */
 #define DECAY  0.63f   /* of P from partition to partition at first: 2 dB in 20 ms, as in a room */
 #define FLOOR  1e-6f   /* of V: -80 dBFS or so */
@@ -117,13 +119,14 @@ static void learn(struct echo *e, const struct spectrum *rest, const float *sum)
     for (int j = 0; j < PARTITIONS; j++) {
         const struct spectrum *x = far_of(e, j);
         struct spectrum *w = &e->w[j];
-        float *p = e->p[j];
+        float *p = e->p[j], least = LEAST * powf(DECAY, (float)j);
         for (int k = 0; k < FFT_BINS; k++) {
             float xr = x->re[k], xi = x->im[k], g = p[k] / sum[k];
             w->re[k] += g * (xr * rest->re[k] + xi * rest->im[k]);
             w->im[k] += g * (xr * rest->im[k] - xi * rest->re[k]);
             float w2 = w->re[k] * w->re[k] + w->im[k] * w->im[k];
-            p[k] = a2 * (1.0f - r * g * (xr * xr + xi * xi)) * p[k] + (1.0f - a2) * w2;
+            float kept = a2 * (1.0f - r * g * (xr * xr + xi * xi));
+            p[k] = kept * p[k] + (1.0f - a2) * fmaxf(w2, least);
         }
     }
 }

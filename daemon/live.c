@@ -429,7 +429,10 @@ int live_start(struct live *l, struct problems *why)
         err = thread_start(&l->floor, "parley-floor", floor_main, l);
         l->floor_runs = err == 0;
     }
-    return err < 0 ? problem_add(why, err, "live: no thread could be made: %s", strerror(-err)) : 0;
+    if (err == 0)
+        return 0;
+    live_stop(l, why); /* one thread alone must not outlive this */
+    return problem_add(why, err, "live: no thread could be made: %s", strerror(-err));
 }
 
 int live_stop(struct live *l, struct problems *why)

@@ -220,6 +220,26 @@ static void test_echo_alone(void **unused)
     }
 }
 
+/* Two minutes of silence, then echo: it is learnt as if the device had just been switched on. */
+static void test_echo_after_silence(void **unused)
+{
+    (void)unused;
+    const float *mic = room_heard(0)->mic;
+    struct ear *e = open_ear(&at_16k);
+    struct ear_frame f;
+    for (int p = 0; p < 12000; p++)
+        ear_period(e, NULL, NULL, &f);
+    double raw = 0.0, clean = 0.0;
+    for (int p = 0; p < 600; p++) {
+        ear_period(e, mic + p * EAR_PERIOD, far + p * EAR_PERIOD, &f);
+        raw += p < 400 ? 0.0 : power_of(f.raw);
+        clean += p < 400 ? 0.0 : power_of(f.clean);
+    }
+    assert_true(raw > 100.0 * clean);
+    assert_true(f.settled);
+    ear_close(e);
+}
+
 /* The person at `db` below the echo from 12 s on. Returns after how many ms of voice somebody was
  * noticed (10000: never); *loss, *sdr: what clean keeps of the voice and how pure, in dB. */
 static double double_talk(int room, double db, double *loss, double *sdr)
@@ -413,11 +433,17 @@ static void test_same_again(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_options),     cmocka_unit_test(test_alone),
-        cmocka_unit_test(test_silence),     cmocka_unit_test(test_echo_alone),
-        cmocka_unit_test(test_talk_over_3), cmocka_unit_test(test_talk_over_10),
-        cmocka_unit_test(test_delay),       cmocka_unit_test(test_bad_input),
-        cmocka_unit_test(test_other_room),  cmocka_unit_test(test_no_cancel),
+        cmocka_unit_test(test_options),
+        cmocka_unit_test(test_alone),
+        cmocka_unit_test(test_silence),
+        cmocka_unit_test(test_echo_alone),
+        cmocka_unit_test(test_echo_after_silence),
+        cmocka_unit_test(test_talk_over_3),
+        cmocka_unit_test(test_talk_over_10),
+        cmocka_unit_test(test_delay),
+        cmocka_unit_test(test_bad_input),
+        cmocka_unit_test(test_other_room),
+        cmocka_unit_test(test_no_cancel),
         cmocka_unit_test(test_same_again),
     };
     return cmocka_run_group_tests(tests, load_speech, free_speech);
