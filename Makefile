@@ -58,7 +58,7 @@ bench: ## speed of models with random weights on this machine (SPEED.md)
 	build/parley bench --synthetic tools/configs/bench-30m.json --seconds 3
 
 deb: ## the Debian package: build/parley_VERSION_ARCH.deb
-	@tools/setup.sh build
+	@tools/setup.sh deb
 	@$(call cmake,release,--target parley parleyd)
 	@cd build && cpack -G DEB >cpack.log 2>&1 || { cat cpack.log; exit 1; }
 	@ls -l build/parley_*.deb

@@ -2,9 +2,10 @@
 # tools/setup.sh - installs what Parley needs on Debian 12 and Ubuntu 24.04.
 #
 #   tools/setup.sh build     compiler and libraries
-#   tools/setup.sh check     the same, and clang, clang-format, Python for the checks
+#   tools/setup.sh check     the same as deb, and clang, clang-format, Python for the checks
 #   tools/setup.sh arm64     the same as build, and the cross compiler and qemu
-#   tools/setup.sh boot      the same as build, and what boots a guest
+#   tools/setup.sh deb       the same as build, and what makes a Debian package
+#   tools/setup.sh boot      the same as deb, and what boots a guest
 #
 # Says nothing when nothing is missing. Needs root or sudo only when something is. PARLEY_SETUP=no
 # forbids installing: what is missing is then named and the exit status is 1.
@@ -16,6 +17,7 @@ build="gcc g++ libc6-dev make cmake pkg-config libjansson-dev libutf8proc-dev li
        libarchive-dev nettle-dev"
 check="clang clang-format-14 strace python3 python3-venv python3-pip pulseaudio pulseaudio-utils
        libasound2-plugins"
+deb="dpkg-dev file gzip"
 boot="debootstrap qemu-system-x86 e2fsprogs python3"
 arm64="gcc-aarch64-linux-gnu g++-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user"
 
@@ -35,10 +37,11 @@ esac
 
 case "${1:-build}" in
 build) wanted=$build ;;
-check) wanted="$build $check" ;;
+check) wanted="$build $deb $check" ;;
 arm64) wanted="$build $arm64" ;;
-boot) wanted="$build $boot" ;;
-*) stop "unknown set of packages '$1'; there are build, check, arm64 and boot" ;;
+deb) wanted="$build $deb" ;;
+boot) wanted="$build $deb $boot" ;;
+*) stop "unknown set of packages '$1'; there are build, check, arm64, deb and boot" ;;
 esac
 
 missing=$wanted
