@@ -18,8 +18,10 @@
 #include "audio/ear.h"
 #include "base/util.h"
 #include "tests/support/room.h"
+#include "tests/support/sanitized.h"
 
-enum { ROOMS = 10, SECONDS = 15, N = SECONDS * EAR_RATE, PERIODS = N / EAR_PERIOD };
+enum { ROOMS = 10, TRIED = SANITIZED ? 1 : ROOMS }; /* rooms in which everything is tried */
+enum { SECONDS = 15, N = SECONDS * EAR_RATE, PERIODS = N / EAR_PERIOD };
 enum { LOUD_PERIODS = 10 };
 #define PI 3.14159265358979323846
 
@@ -185,7 +187,7 @@ static void test_silence(void **unused)
     (void)unused;
     struct ear *e = open_ear(NULL);
     struct ear_frame f;
-    for (int p = 0; p < 3000; p++) {
+    for (int p = 0; p < (SANITIZED ? 300 : 3000); p++) {
         ear_period(e, NULL, NULL, &f);
         assert_true(f.level == -120.0f && f.near == 1.0f && f.erle == 0.0f);
         assert_true(power_of(f.clean) < 1e-6);
@@ -197,7 +199,7 @@ static void test_silence(void **unused)
 static void test_echo_alone(void **unused)
 {
     (void)unused;
-    for (int i = 0; i < ROOMS; i++) {
+    for (int i = 0; i < TRIED; i++) {
         const float *mic = room_heard(i)->mic;
         struct ear *e = open_ear(&at_16k);
         struct ear_frame f;
@@ -220,14 +222,14 @@ static void test_echo_alone(void **unused)
     }
 }
 
-/* Two minutes of silence, then echo: it is learnt as if the device had just been switched on. */
+/* Minutes of silence, then echo: it is learnt as if the device had just been switched on. */
 static void test_echo_after_silence(void **unused)
 {
     (void)unused;
     const float *mic = room_heard(0)->mic;
     struct ear *e = open_ear(&at_16k);
     struct ear_frame f;
-    for (int p = 0; p < 12000; p++)
+    for (int p = 0; p < (SANITIZED ? 1000 : 12000); p++)
         ear_period(e, NULL, NULL, &f);
     double raw = 0.0, clean = 0.0;
     for (int p = 0; p < 600; p++) {
@@ -283,17 +285,17 @@ static int by_size(const void *a, const void *b)
 
 static void talk_over(double db, double most_ms, double most_loss)
 {
-    double noticed[ROOMS], loss[ROOMS], sdr[ROOMS];
-    for (int i = 0; i < ROOMS; i++) {
+    double noticed[TRIED], loss[TRIED], sdr[TRIED];
+    for (int i = 0; i < TRIED; i++) {
         noticed[i] = double_talk(i, db, &loss[i], &sdr[i]);
         print_message("room %d, voice %.0f dB under the echo: noticed after %.0f ms, loss %.1f dB, "
                       "SI-SDR %.1f dB\n",
                       i, db, noticed[i], loss[i], sdr[i]);
     }
-    qsort(noticed, ROOMS, sizeof(double), by_size);
-    qsort(loss, ROOMS, sizeof(double), by_size);
-    assert_true(noticed[ROOMS / 2] <= most_ms && noticed[ROOMS - 2] <= 3.0 * most_ms);
-    assert_true(loss[ROOMS / 2] <= most_loss && loss[ROOMS - 1] <= 2.0 * most_loss);
+    qsort(noticed, TRIED, sizeof(double), by_size);
+    qsort(loss, TRIED, sizeof(double), by_size);
+    assert_true(noticed[TRIED / 2] <= most_ms && noticed[TRIED * 8 / 10] <= 3.0 * most_ms);
+    assert_true(loss[TRIED / 2] <= most_loss && loss[TRIED - 1] <= 2.0 * most_loss);
 }
 
 static void test_talk_over_3(void **unused)
@@ -317,7 +319,7 @@ static void test_delay(void **unused)
     const struct room_opts o = {.rt60 = 0.3, .delay_ms = 60.0, .gain_db = -6.0, .seed = 3};
     const int hints[] = {0, 10, 30, 55};
     hear_room(&o, &h);
-    for (size_t i = 0; i < ARRAY_LEN(hints); i++) {
+    for (size_t i = 0; i < ARRAY_LEN(hints) && i < TRIED; i++) {
         const struct ear_opts opts = {.rate = EAR_RATE, .delay_ms = hints[i]};
         struct ear *e = open_ear(&opts);
         struct ear_frame f;
@@ -419,7 +421,7 @@ static void test_same_again(void **unused)
     struct ear_frame fa, fb;
     memset(&fa, 0, sizeof(fa));
     memset(&fb, 0, sizeof(fb));
-    for (int p = 0; p < PERIODS; p++) {
+    for (int p = 0; p < (SANITIZED ? 500 : PERIODS); p++) {
         ear_period(a, mic + p * EAR_PERIOD, far + p * EAR_PERIOD, &fa);
         ear_period(b, mic + p * EAR_PERIOD, far + p * EAR_PERIOD, &fb);
         assert_memory_equal(fa.clean, fb.clean, sizeof(fa.clean));

@@ -20,6 +20,7 @@
 
 #include "base/util.h"
 #include "kernels/ops.h"
+#include "tests/support/sanitized.h"
 
 static const char *const instruction_sets[] = {"cpu:avx512bf16", "cpu:avx512", "cpu:avx2",
                                                "cpu:neon", "cpu:generic"};
@@ -105,11 +106,12 @@ static void free_weight(struct weight *w)
     free((void *)(uintptr_t)w->scale);
 }
 
-/* |got - want| <= tolerance * max |want| */
+/* |got - want| <= tolerance * max |want|; sums of terms of size 1 may come out as nearly nothing,
+ * but not with more digits. */
 static void close_to(const struct devices *d, const char *what, const float *got, const float *want,
                      size_t n, double tolerance)
 {
-    double top = 1e-30;
+    double top = 0.05;
     for (size_t i = 0; i < n; i++)
         top = fabs((double)want[i]) > top ? fabs((double)want[i]) : top;
     for (size_t i = 0; i < n; i++) {
@@ -130,7 +132,9 @@ static void same(const struct devices *d, const char *what, const float *a, cons
 }
 
 enum { TYPES = DT_FLOATS };
-static const int counts[] = {1, 2, 3, 5, 17, 130};
+/* Rows, tokens and positions of the larger cases. */
+enum { MANY = SANITIZED ? 18 : 130, SOME = SANITIZED ? 5 : 40, WINDOW = SANITIZED ? 26 : 104 };
+static const int counts[] = {1, 2, 3, 5, 17, MANY};
 
 static void linear_case(const struct devices *d, enum dtype type, int rows, int cols, int n,
                         unsigned flags)
@@ -166,11 +170,11 @@ static void linear_cases(const struct devices *d, enum dtype type)
 {
     static const int dims[][2] = {{1, 1},     {3, 5},     {13, 37},   {37, 13}, {72, 127},
                                   {127, 72},  {8, 2048},  {129, 768}, {64, 31}, {5, 2049},
-                                  {33, 4320}, {1280, 64}, {300, 1000}};
+                                  {33, 4320}, {1280, 64}, {300, 1000}}; /* the largest last */
     static const unsigned flags[] = {
         0, LINEAR_ADD, LINEAR_GELU, LINEAR_SILU, LINEAR_ADD | LINEAR_GELU, LINEAR_EXACT};
-    for (size_t i = 0; i < ARRAY_LEN(dims); i++)
-        for (size_t n = 0; n < ARRAY_LEN(counts); n++)
+    for (size_t i = 0; i < ARRAY_LEN(dims) - SANITIZED; i++)
+        for (size_t n = 0; n < ARRAY_LEN(counts) - SANITIZED; n++)
             linear_case(d, type, dims[i][0], dims[i][1], counts[n],
                         flags[(i + n) % ARRAY_LEN(flags)]);
 }
@@ -247,7 +251,8 @@ static void row_case(const struct devices *d, const struct row_op *op, int n, in
     memcpy(many, y, count * sizeof(*y));
     op->run(d->plain, want, x, n, dim, a, b);
     op->run(d->three, many, x, n, dim, a, b);
-    close_to(d, what, many, want, count, 1e-6);
+    /* Three values may lie so close together that their mean takes most digits with it. */
+    close_to(d, what, many, want, count, dim > 3 ? 1e-6 : 1e-5);
     for (int i = 0; i < n; i++)
         op->run(d->one, y + (size_t)i * (size_t)dim, x + (size_t)i * (size_t)dim, 1, dim, a, b);
     same(d, what, many, y, count);
@@ -365,7 +370,7 @@ static void test_norm_rope(const struct devices *d)
 {
     rope_case(d, 1, 32, 128, 0, 1);
     rope_case(d, 5, 4, 128, 31999, 1);
-    rope_case(d, 130, 16, 64, 7, 0);
+    rope_case(d, MANY, 16, 64, 7, 0);
     rope_case(d, 3, 3, 6, 100, 1);
     rope_case(d, 3, 3, 26, 100, 0);
 }
@@ -421,11 +426,16 @@ static void attend_case(const struct devices *d, const struct attend_shape *s, e
 static void test_attend(const struct devices *d)
 {
     static const struct attend_shape shapes[] = {
-        {1, 1, 1, 4, 0, 1, 1, 0},           {3, 1, 13, 40, 5, 3, 1, 0},
-        {32, 4, 128, 700, 600, 1, 1, 0},    {8, 2, 128, 300, 150, 130, 1, 0},
-        {16, 16, 64, 202, 700, 130, 1, 72}, {4, 2, 37, 8, 20, 3, 1, 5},
-        {20, 20, 64, 104, 0, 104, 0, 0},    {4, 4, 72, 13, 0, 13, 0, 0},
-        {16, 8, 128, 16, 0, 2, 1, 0},       {2, 1, 127, 600, 511, 17, 1, 300},
+        {1, 1, 1, 4, 0, 1, 1, 0},
+        {3, 1, 13, 40, 5, 3, 1, 0},
+        {32, 4, 128, 700, 600, 1, 1, 0},
+        {8, 2, 128, 300, 150, MANY, 1, 0},
+        {16, 16, 64, 202, 700, MANY, 1, 72},
+        {4, 2, 37, 8, 20, 3, 1, 5},
+        {20, 20, 64, WINDOW, 0, WINDOW, 0, 0},
+        {4, 4, 72, 13, 0, 13, 0, 0},
+        {16, 8, 128, 16, 0, 2, 1, 0},
+        {2, 1, 127, 600, 511, 17, 1, 300},
     };
     for (int t = 0; t < TYPES; t++)
         for (size_t i = 0; i < ARRAY_LEN(shapes); i++)
@@ -478,7 +488,7 @@ static void test_experts(const struct devices *d)
     for (int t = 0; t < TYPES; t++) {
         experts_case(d, (enum dtype)t, 13, 37, 4, 2, 1);
         experts_case(d, (enum dtype)t, 72, 33, 5, 5, 17);
-        experts_case(d, (enum dtype)t, 256, 96, 16, 6, 40);
+        experts_case(d, (enum dtype)t, 256, 96, 16, 6, SOME);
         experts_case(d, (enum dtype)t, 1, 1, 1, 1, 3);
     }
 }
@@ -495,7 +505,7 @@ static void test_bytes(const struct devices *d)
     free_weight(&table);
     linear_cases(d, DT_I8);
     for (int i = 0; i < 8; i++) /* of groups */
-        experts_case(d, DT_I8, 256, 96, 16, 6, 40);
+        experts_case(d, DT_I8, 256, 96, 16, 6, SOME);
     experts_case(d, DT_I8, 13, 37, 4, 2, 1);
     experts_case(d, DT_I8, 1, 1, 1, 1, 3);
     experts_case(d, DT_COUNT, 72, 33, 5, 3, 17);
@@ -580,9 +590,10 @@ static void conv1d_case(const struct devices *d, enum dtype type, const struct c
 static void test_conv1d(const struct devices *d)
 {
     static const struct conv1d_shape shapes[] = {
-        {1, 1, 7, 1, 1, 0},     {13, 37, 7, 3, 17, LINEAR_ADD}, {96, 1, 7, 1, 130, 0},
-        {24, 24, 1, 1, 40, 0},  {12, 300, 7, 9, 33, 0},         {72, 260, 3, 1, 5, LINEAR_ADD},
-        {96, 96, 7, 9, 200, 0},
+        {1, 1, 7, 1, 1, 0},           {13, 37, 7, 3, 17, LINEAR_ADD},
+        {96, 1, 7, 1, MANY, 0},       {24, 24, 1, 1, SOME, 0},
+        {12, 300, 7, 9, 33, 0},       {72, 260, 3, 1, 5, LINEAR_ADD},
+        {96, 96, 7, 9, MANY + 70, 0},
     };
     for (int t = 0; t < TYPES; t++)
         for (size_t i = 0; i < ARRAY_LEN(shapes); i++)
@@ -615,7 +626,7 @@ static void test_depthwise(const struct devices *d)
 {
     depthwise_case(d, 1, 1, 7);
     depthwise_case(d, 17, 37, 7);
-    depthwise_case(d, 130, 1024, 7);
+    depthwise_case(d, MANY, 1024, 7);
 }
 
 static void up_case(const struct devices *d, enum dtype type, int in, int out, int stride,
@@ -647,7 +658,7 @@ static void test_up(const struct devices *d)
         up_case(d, (enum dtype)t, 1, 1, 2, 2, 1);
         up_case(d, (enum dtype)t, 64, 72, 2, 2, 5);
         up_case(d, (enum dtype)t, 300, 37, 8, 16, 4);
-        up_case(d, (enum dtype)t, 48, 13, 5, 10, 130);
+        up_case(d, (enum dtype)t, 48, 13, 5, 10, MANY);
         up_case(d, (enum dtype)t, 24, 96, 3, 6, 60);
     }
 }

@@ -21,6 +21,7 @@
 #include <sndfile.h>
 
 #include "base/util.h"
+#include "tests/support/sanitized.h"
 #include "vad/segment.h"
 #include "vad/vad.h"
 
@@ -28,6 +29,8 @@
 #define GOLDEN  SOURCE_DIR "/tests/golden/vad/"
 
 enum { SAMPLES = 88000, CHUNKS = SAMPLES / VAD_CHUNK, EVENTS_MAX = 32 };
+/* What is enough of it where it is heard again and again: its first speech begins within. */
+enum { PART = SANITIZED ? 28000 : SAMPLES };
 /* Where the golden sound has speech: printed by tools/vad_reference.py when it made it. */
 enum { FIRST = 12000, FIRST_END = 38250, SECOND = 49250, SECOND_END = 63154 };
 
@@ -133,19 +136,19 @@ static void finds_the_speech(void **state)
 static void cutting_changes_nothing(void **state)
 {
     (void)state;
-    const size_t pieces[] = {1, 7, 160, 511, 512, 513, 4000, SAMPLES, 0, 0};
+    const size_t pieces[] = {1, 7, 160, 511, 512, 513, 4000, PART, 0, 0};
     struct vad *v = open_vad();
     struct track whole, cut;
+    feed(v, speech, PART, 160, &whole);
     for (size_t i = 0; i < ARRAY_LEN(pieces); i++) {
         vad_reset(v, 0);
-        feed(v, speech, SAMPLES, 160, &whole);
-        vad_reset(v, 0);
-        feed(v, speech, SAMPLES, pieces[i], &cut);
+        feed(v, speech, PART, pieces[i], &cut);
         assert_int_equal(whole.events, cut.events);
         assert_memory_equal(whole.event, cut.event, sizeof(cut.event));
-        for (int k = 0; pieces[i] && pieces[i] <= VAD_CHUNK && k < CHUNKS; k++)
+        assert_int_equal(whole.chunks, PART / VAD_CHUNK);
+        for (int k = 0; pieces[i] && pieces[i] <= VAD_CHUNK && k < whole.chunks; k++)
             assert_memory_equal(&whole.p[k], &cut.p[k], sizeof(float));
-        assert_memory_equal(&whole.p[CHUNKS - 1], &cut.p[CHUNKS - 1], sizeof(float));
+        assert_memory_equal(&whole.p[whole.chunks - 1], &cut.p[whole.chunks - 1], sizeof(float));
     }
     vad_close(v);
 }
@@ -155,17 +158,17 @@ static void reset_is_fresh(void **state)
     (void)state;
     struct vad *v = open_vad();
     struct track fresh, again;
-    feed(v, speech, SAMPLES, 160, &fresh);
+    feed(v, speech, PART, 160, &fresh);
     vad_reset(v, 0);
     feed(v, speech + 5000, 20001, 160, &again); /* leaves it within speech and within a chunk */
     vad_thresholds(v, 0.9f, 0.8f);
     vad_thresholds(v, 0, 0);
     vad_reset(v, 0);
-    feed(v, speech, SAMPLES, 160, &again);
+    feed(v, speech, PART, 160, &again);
     assert_memory_equal(&fresh, &again, sizeof(fresh));
     vad_reset(v, 1000000);
     struct vad_event e;
-    size_t used = vad_feed(v, speech, SAMPLES, &e);
+    size_t used = vad_feed(v, speech, PART, &e);
     assert_int_equal(e.kind, VAD_START);
     assert_int_equal(e.at, fresh.event[0].at + 1000000);
     assert_int_equal(e.known, 1000000 + used);
@@ -176,10 +179,10 @@ static void no_number_does_no_harm(void **state)
 {
     (void)state;
     struct vad *v = open_vad();
-    static float bad[SAMPLES], mended[SAMPLES];
+    static float bad[PART], mended[PART];
     const float poison[] = {NAN, INFINITY, -INFINITY, -NAN, 3e38f, -3e38f};
     uint64_t count = 0;
-    for (int i = 0; i < SAMPLES; i++) {
+    for (int i = 0; i < PART; i++) {
         int hit = i > 3000 && i % 97 == 0, k = i / 97 % 6;
         bad[i] = hit ? poison[k] : speech[i];
         mended[i] = !hit ? speech[i] : k == 4 ? 4.0f : k == 5 ? -4.0f : 0;
@@ -187,13 +190,13 @@ static void no_number_does_no_harm(void **state)
     }
     struct track t, same;
     struct vad_now now;
-    feed(v, bad, SAMPLES, 160, &t);
+    feed(v, bad, PART, 160, &t);
     vad_now(v, &now);
     assert_int_equal(now.bad, count);
     vad_reset(v, 0);
-    feed(v, mended, SAMPLES, 160, &same);
+    feed(v, mended, PART, 160, &same);
     assert_memory_equal(&t, &same, sizeof(t));
-    for (int i = 0; i < CHUNKS; i++)
+    for (int i = 0; i < t.chunks; i++)
         assert_true(t.p[i] >= 0 && t.p[i] <= 1);
     vad_close(v);
 }
@@ -221,12 +224,12 @@ static void noise_is_no_speech(void **state)
     (void)state;
     struct vad *v = open_vad();
     struct track t;
-    static float pcm[SAMPLES];
+    static float pcm[PART];
     for (int kind = 0; kind < 5; kind++) {
-        for (int i = 0; i < SAMPLES; i++)
+        for (int i = 0; i < PART; i++)
             pcm[i] = no_speech(kind, i);
         vad_reset(v, 0);
-        feed(v, pcm, SAMPLES, 160, &t);
+        feed(v, pcm, PART, 160, &t);
         assert_int_equal(t.events, 0);
     }
     vad_close(v);
@@ -428,8 +431,8 @@ static void counters(void **state)
     struct vad_event e;
     struct vad_now now;
     size_t at = 0;
-    while (at < SAMPLES) {
-        at += vad_feed(v, speech + at, min_size(160, SAMPLES - at), &e);
+    while (at < PART) {
+        at += vad_feed(v, speech + at, min_size(160, PART - at), &e);
         vad_now(v, &now);
         assert_int_equal(now.position, at);
         assert_true(now.quiet >= 0 && now.voiced >= 0 && now.voiced <= now.position);
