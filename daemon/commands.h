@@ -14,6 +14,7 @@ int cmd_inspect(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
 int cmd_quantize(int argc, char **argv);
 int cmd_replay(int argc, char **argv);
+int cmd_states(int argc, char **argv);
 int cmd_talk(int argc, char **argv);
 int cmd_ctl(int argc, char **argv);
 int cmd_model(int argc, char **argv);

@@ -274,7 +274,8 @@ static void read_reports(struct conversation *c)
     static const struct {
         enum report_kind report;
         enum turn_event_kind event;
-    } table[] = {{REPORT_READY, TURN_ANSWER_READY},
+    } table[] = {{REPORT_LIKELY, TURN_END_LIKELY},
+                 {REPORT_READY, TURN_ANSWER_READY},
                  {REPORT_EMPTY, TURN_ANSWER_EMPTY},
                  {REPORT_FAILED, TURN_MODEL_FAILED},
                  {REPORT_FULL, TURN_CONTEXT_FULL}};
@@ -285,7 +286,8 @@ static void read_reports(struct conversation *c)
             if (table[i].report == r.kind)
                 step(c, (struct turn_event){.kind = table[i].event,
                                             .turn = r.turn,
-                                            .answer = r.answer});
+                                            .answer = r.answer,
+                                            .probability = r.probability});
         if (r.kind == REPORT_EMPTY) /* nothing is queued, nothing will be pulled */
             player_drop(c->player, player_tag(r.answer));
     }

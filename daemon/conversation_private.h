@@ -51,6 +51,7 @@ struct order {
 };
 
 enum report_kind {
+    REPORT_LIKELY, /* probability: of the turn being over */
     REPORT_READY,  /* the first sound of the answer is queued, and will last */
     REPORT_EMPTY,  /* nothing to say */
     REPORT_FAILED, /* text: why */
@@ -65,6 +66,7 @@ struct report {
     enum report_kind kind;
     uint32_t turn, answer;
     int64_t a, b, c;
+    float probability;
     const char *stop; /* of constant memory */
     char text[REPORT_TEXT];
 };
@@ -153,6 +155,7 @@ struct work_side {
     bool replying; /* reply is open */
     struct reply reply;
     int32_t *ids; /* words to be said, of `reply` */
+    float *state; /* [hidden] room for engine_state */
     struct heard heard;
     bool begun;     /* in the player's queue */
     bool announced; /* READY was said */

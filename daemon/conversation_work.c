@@ -276,6 +276,18 @@ static int given_words(struct work_side *w, struct reply_opts *o)
     return o->n_ids < 0 ? o->n_ids : 0;
 }
 
+/* Does it sound finished? What the answer begins from tells. */
+static void judge_end(struct conversation *c)
+{
+    struct work_side *w = &c->work;
+    struct report r = {.kind = REPORT_LIKELY};
+    if (w->session->end_of_turn == NULL || w->text != NULL)
+        return;
+    engine_state(w->session->engine, w->state);
+    r.probability = end_of_turn_probability(w->session->end_of_turn, w->state);
+    work_report(c, &r);
+}
+
 /* The turn's end, in two pieces: the rest of the sound; the rest of the prompt. */
 static int begin_answer(struct conversation *c)
 {
@@ -295,6 +307,8 @@ static int begin_answer(struct conversation *c)
     w->cost = 0;
     heard_begin(&w->heard);
     atomic_store(&c->making, w->answering);
+    if (w->answering)
+        judge_end(c);
     return w->cut ? memory_close_turn(c, 0, false) : 0;
 }
 
@@ -501,7 +515,8 @@ int work_open(struct conversation *c, const struct conversation_opts *o, struct 
     atomic_store(&c->context_used, w->system_at);
     atomic_store(&c->context, w->system_at + engine_room(e));
     w->reserve = min_int(RESERVE, (w->system_at + engine_room(e)) / 3);
-    return err;
+    w->state = malloc((size_t)o->session->model->config.thinker.hidden * sizeof(float));
+    return w->state == NULL ? -ENOMEM : err;
 }
 
 void work_close(struct work_side *w)
@@ -514,4 +529,5 @@ void work_close(struct work_side *w)
     free(w->pcm);
     free(w->text);
     free(w->ids);
+    free(w->state);
 }

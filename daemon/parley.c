@@ -19,6 +19,7 @@ static const struct command {
     {"inspect", cmd_inspect, "say what a checkpoint holds, needs, and what is wrong with it"},
     {"replay", cmd_replay, "play a recorded scenario in a simulated room, in virtual time"},
     {"bench", cmd_bench, "measure load, first token, first sound, speeds"},
+    {"states", cmd_states, "write the Thinker's state behind recordings, to train a detector"},
     {"quantize", cmd_quantize, "write a checkpoint again with 8-bit weights"},
     {"model", cmd_model, "add, list, use, verify the models of the service"},
     {"ctl", cmd_ctl, "speak to the service parleyd: status, mute, say, ask ..."},

@@ -111,13 +111,16 @@ static int open_model(struct session *s, const struct session_opts *o, struct pr
     return model_open(&s->model, &m, why);
 }
 
-static int open_tokenizer(struct session *s, const struct session_opts *o, struct problems *why)
+/* What a checkpoint brings besides weights: its vocabulary, perhaps a detector. */
+static int open_extras(struct session *s, const struct session_opts *o, struct problems *why)
 {
     int err = 0;
     if (o->dir != NULL)
         err = tokenizer_open(&s->tokenizer, o->dir, why);
     if (err == 0 && o->dir != NULL)
         err = session_check_tokenizer(s->model, s->tokenizer, why);
+    if (err == 0 && o->dir != NULL)
+        err = end_of_turn_open(&s->end_of_turn, o->dir, s->model->config.thinker.hidden, why);
     return err;
 }
 
@@ -232,7 +235,7 @@ int session_open(struct session *s, const struct session_opts *o, struct problem
     *s = (struct session){0};
     int err = open_place(s, o, why);
     if (err == 0)
-        err = open_tokenizer(s, o, why);
+        err = open_extras(s, o, why);
     if (err == 0)
         err = check_plan(s, o, why);
     if (err == 0)
@@ -260,6 +263,7 @@ void session_close(struct session *s)
     talker_close(s->talker);
     engine_close(s->engine);
     tokenizer_close(s->tokenizer);
+    end_of_turn_close(s->end_of_turn);
     model_close(s->model);
     close_device(s);
     *s = (struct session){0};

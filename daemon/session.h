@@ -10,6 +10,7 @@
 
 #include "base/problem.h"
 #include "code2wav/code2wav.h"
+#include "daemon/end_of_turn.h"
 #include "engine/engine.h"
 #include "kernels/ops.h"
 #include "model/model.h"
@@ -45,8 +46,9 @@ struct session {
     struct model *model;
     struct tokenizer *tokenizer;
     struct engine *engine;
-    struct talker *talker;     /* NULL in text-only mode */
-    struct code2wav *code2wav; /* likewise */
+    struct talker *talker;           /* NULL in text-only mode */
+    struct code2wav *code2wav;       /* likewise */
+    struct end_of_turn *end_of_turn; /* NULL where the model brings none */
     double load_s;
     size_t load_anonymous; /* the most anonymous memory seen while loading, in bytes */
     size_t planned;        /* bytes of weights, caches and buffers by the plan */

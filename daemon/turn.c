@@ -667,6 +667,8 @@ static bool stale(const struct turn *t, const struct turn_event *e)
     case TURN_ANSWER_EMPTY:
     case TURN_ANSWER_ENDED:
         return e->answer != t->answer;
+    case TURN_END_LIKELY:
+        return e->answer != 0 && (!t->answering || e->answer != t->answer);
     case TURN_OVERFLOW:
     case TURN_MODEL_FAILED:
     case TURN_CONTEXT_FULL:

@@ -71,7 +71,8 @@ struct turn_event {
     uint32_t age;      /* so many samples before `at` it happened */
     float probability; /* [0, 1] */
     uint32_t turn;   /* of OVERFLOW, MODEL_FAILED, CONTEXT_FULL: as the actions said; others ... */
-    uint32_t answer; /* ... are stale and ignored. Of ANSWER_*: likewise */
+    uint32_t answer; /* ... are stale and ignored. Of ANSWER_*: likewise; of END_LIKELY: the one
+                        that was begun at this silence, 0 = not said */
 };
 
 /* To be done in this order, lowest bit first. */

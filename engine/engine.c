@@ -279,6 +279,12 @@ void engine_prompt(struct engine *e, struct prompt_rows *rows)
     e->user_stable = e->user_n;
 }
 
+void engine_state(struct engine *e, float *state)
+{
+    e->dev->op->get(e->dev, state, e->last,
+                    (size_t)e->model->config.thinker.hidden * sizeof(float));
+}
+
 void engine_keep(struct engine *e)
 {
     e->kept.on = true;

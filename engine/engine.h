@@ -89,6 +89,10 @@ double engine_sound_tokens(const struct engine *e, double seconds);
 /* What the Talker needs of the user's turns. */
 void engine_prompt(struct engine *e, struct prompt_rows *rows);
 
+/* The Thinker's last row, normed [hidden]: what the logits that engine_logits copies were made
+ * from. Behind engine_answer it has seen all that was said. */
+void engine_state(struct engine *e, float *state);
+
 /* Copies for dumps and tests: the logits [vocab] that engine_next will choose from (or chose from);
  * mel [frames, bins] and encoder rows [tokens, output] of the last sound, kept only when asked for
  * by engine_keep(e). Return the number of rows. */

@@ -295,6 +295,35 @@ static void test_ahead_changes_nothing(void **state)
     far_close(&far);
 }
 
+/* The state is what the logits are made from: behind the prompt, and behind a word. */
+static void test_state(void **unused)
+{
+    (void)unused;
+    struct session s = open_session(256);
+    const struct config *c = &s.model->config;
+    size_t vocab = (size_t)c->thinker.vocab;
+    float *state = malloc((size_t)c->thinker.hidden * sizeof(float));
+    float *logits = malloc(vocab * sizeof(float)), *again = malloc(vocab * sizeof(float));
+    assert_int_equal(engine_turn(s.engine, NULL), 0);
+    assert_int_equal(engine_text(s.engine, "Hello.", NULL), 0);
+    assert_int_equal(engine_answer(s.engine, NULL), 0);
+    for (int word = 0; word < 2; word++) {
+        engine_state(s.engine, state);
+        engine_logits(s.engine, logits);
+        s.dev->op->linear(s.dev, again, state, 1, &s.model->thinker.head, NULL, 0);
+        for (size_t i = 0; i < vocab; i++)
+            assert_float_equal(again[i], logits[i], 1e-4);
+        assert_int_equal(engine_force(s.engine, 65, NULL), 1);
+        engine_ahead(s.engine);
+        int32_t id;
+        assert_true(engine_next(s.engine, &id, NULL) >= 0); /* brings the logits of word 65 */
+    }
+    free(state);
+    free(logits);
+    free(again);
+    session_close(&s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -307,6 +336,7 @@ int main(void)
         cmocka_unit_test(test_template),
         cmocka_unit_test(test_seeds),
         cmocka_unit_test(test_ahead_changes_nothing),
+        cmocka_unit_test(test_state),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
