@@ -3,6 +3,7 @@
  * 8 bits, and how far the weights moved.
  */
 #include <getopt.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -113,6 +114,32 @@ static void report(const struct quantizer *q)
     }
 }
 
+static const int stop_signals[] = {SIGINT, SIGTERM};
+
+/* Held back while there is an unfinished directory, unless they are ignored anyway. */
+static sigset_t hold_signals(void)
+{
+    sigset_t held;
+    struct sigaction now;
+    sigemptyset(&held);
+    for (size_t i = 0; i < ARRAY_LEN(stop_signals); i++)
+        if (sigaction(stop_signals[i], NULL, &now) == 0 && now.sa_handler != SIG_IGN)
+            sigaddset(&held, stop_signals[i]);
+    sigprocmask(SIG_BLOCK, &held, NULL);
+    return held;
+}
+
+static bool interrupted(void)
+{
+    sigset_t pending;
+    if (sigpending(&pending) < 0)
+        return false;
+    for (size_t i = 0; i < ARRAY_LEN(stop_signals); i++)
+        if (sigismember(&pending, stop_signals[i]) == 1)
+            return true;
+    return false;
+}
+
 static int run(const struct command *c, struct problems *why)
 {
     struct quantizer *q = NULL;
@@ -122,7 +149,8 @@ static int run(const struct command *c, struct problems *why)
     m.shown = m.start;
     if (more < 0)
         return more;
-    while ((more = quantizer_step(q, &p, why)) == 1)
+    more = 1;
+    while (!interrupted() && (more = quantizer_step(q, &p, why)) == 1)
         if (!c->quiet)
             show(&m, &p);
     if (!c->quiet && m.terminal)
@@ -140,7 +168,9 @@ int cmd_quantize(int argc, char **argv)
     int code = parse(&c, argc, argv);
     if (code != 0)
         return code - 1;
+    const sigset_t held = hold_signals();
     int err = run(&c, &why);
+    sigprocmask(SIG_UNBLOCK, &held, NULL); /* a signal that came ends the process here */
     code = err < 0 ? report_problems(&why, err) : 0;
     problems_free(&why);
     return code;

@@ -38,8 +38,7 @@ int out_dir_open(struct out_dir *d, const char *wanted, struct problems *why)
         n--;
     int err = is_empty(wanted, &empty);
     if (err < 0)
-        return problem_add(why, err == -ENOTDIR ? -EINVAL : err, "%s: cannot be written to: %s",
-                           wanted, strerror(-err));
+        return problem_add(why, -EIO, "%s: cannot be written to: %s", wanted, strerror(-err));
     if (!empty)
         return problem_add(why, -EINVAL, "%s: found files in it, expected a new or empty directory",
                            wanted);
@@ -50,11 +49,10 @@ int out_dir_open(struct out_dir *d, const char *wanted, struct problems *why)
     }
     if (mkdir(d->temp, 0777) == 0)
         return 0;
-    err = -errno;
-    problem_add(why, err, "%s: cannot be made: %s", d->temp, strerror(-err));
+    err = problem_add(why, -EIO, "%s: cannot be made: %s", d->temp, strerror(errno));
     free(d->temp);
     d->temp = NULL;
-    return err == -ENOENT ? -EINVAL : err;
+    return err;
 }
 
 char *out_dir_path(const struct out_dir *d, const char *name)
@@ -78,7 +76,7 @@ static int put(const struct out_dir *d, const char *name, const char *text, size
     if (f != NULL && fclose(f) != 0 && err == 0)
         err = -errno;
     if (err < 0)
-        problem_add(why, err, "%s: cannot be written: %s", path, strerror(-err));
+        err = problem_add(why, -EIO, "%s: cannot be written: %s", path, strerror(-err));
     free(path);
     return err;
 }
@@ -148,7 +146,7 @@ int out_dir_copy_texts(const struct out_dir *d, const char *from, struct problem
 int out_dir_finish(struct out_dir *d, struct problems *why)
 {
     if (rename(d->temp, d->wanted) < 0)
-        return problem_add(why, -errno, "%s: cannot be given that name: %s", d->wanted,
+        return problem_add(why, -EIO, "%s: cannot be given that name: %s", d->wanted,
                            strerror(errno));
     free(d->temp);
     d->temp = NULL;

@@ -14,7 +14,8 @@ struct out_dir {
     char *temp; /* NULL: not made, or renamed */
 };
 
-/* Makes the temporary directory; the wanted one must not exist or be empty. */
+/* Makes the temporary directory; the wanted one must not exist or be empty (-EINVAL). All of them:
+ * -EIO when something cannot be written. */
 int out_dir_open(struct out_dir *d, const char *wanted, struct problems *why);
 /* A path inside; NULL for lack of memory. Caller frees. */
 char *out_dir_path(const struct out_dir *d, const char *name);

@@ -87,8 +87,8 @@ struct st_entry {
 
 /* Writes a file that st_open and the reference accept: tensors by falling element size, then by
  * name, so that each is aligned and the same entries give the same bytes. The file appears under
- * its name only when it is complete. 0, -EINVAL for a doubled name or an impossible shape, or the
- * errno of the failing call. */
+ * its name only when it is complete; a device or a pipe is written to as it is. 0, -EINVAL for a
+ * doubled name or an impossible shape, -ENOMEM, -EIO when it cannot be written. */
 int safetensors_write(const char *path, const struct st_entry *entries, size_t n,
                       struct problems *why);
 

@@ -3,7 +3,7 @@
  *
  * Tensors go by falling element size, then by name, behind a header padded to 8 bytes: so each is
  * aligned to its elements, and the same entries give the same file. It is written beside its
- * name and renamed when it is complete and on the disk.
+ * name and renamed when it is complete and on the disk, unless that name is a device or a pipe.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/util.h"
@@ -82,13 +83,20 @@ static bool write_all(FILE *f, const char *header, const struct st_entry *entrie
     for (size_t i = 0; good && i < n; i++)
         good = entry_bytes(&entries[i], &bytes) &&
                (bytes == 0 || fwrite(entries[i].data, 1, bytes, f) == bytes);
-    return good && fflush(f) == 0 && fsync(fileno(f)) == 0;
+    return good && fflush(f) == 0 && (fsync(fileno(f)) == 0 || errno == EINVAL); /* of a pipe */
 }
 
-static int write_file(const char *path, const char *temp, const char *header,
-                      const struct st_entry *entries, size_t n)
+/* A device or a pipe is written to; a file could not take its name. */
+static bool is_special(const char *path)
 {
-    int err = 0, fd = open(temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    struct stat st;
+    return stat(path, &st) == 0 && !S_ISREG(st.st_mode);
+}
+
+static int write_file(const char *path, const char *header, const struct st_entry *entries,
+                      size_t n)
+{
+    int err = 0, fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (fd < 0)
         return -errno;
     FILE *f = fdopen(fd, "wb");
@@ -100,6 +108,14 @@ static int write_file(const char *path, const char *temp, const char *header,
         err = errno ? -errno : -EIO;
     if (fclose(f) != 0 && err == 0)
         err = -errno;
+    return err;
+}
+
+/* Beside its place first, so that it is there as a whole or not at all. */
+static int write_renamed(const char *path, const char *temp, const char *header,
+                         const struct st_entry *entries, size_t n)
+{
+    int err = write_file(temp, header, entries, n);
     if (err == 0 && rename(temp, path) < 0)
         err = -errno;
     if (err < 0)
@@ -127,9 +143,10 @@ int safetensors_write(const char *path, const struct st_entry *entries, size_t n
         temp = NULL;
         goto out;
     }
-    err = write_file(path, temp, header, sorted, n);
+    err = is_special(path) ? write_file(path, header, sorted, n)
+                           : write_renamed(path, temp, header, sorted, n);
     if (err < 0)
-        problem_add(why, err, "%s: cannot be written: %s", path, strerror(-err));
+        err = problem_add(why, -EIO, "%s: cannot be written: %s", path, strerror(-err));
 out:
     free(temp);
     free(header);

@@ -384,7 +384,7 @@ static void refuses_directories(void **state)
     assert_true(problems_mention(&why, full));
     problems_free(&why);
     o.out = "/no/such/place";
-    assert_int_equal(quantizer_open(&q, &o, &why), -EINVAL);
+    assert_int_equal(quantizer_open(&q, &o, &why), -EIO);
     problems_free(&why);
     snprintf(beside, sizeof(beside), "%s.out", in.dir); /* given up half way: nothing is left */
     o.out = beside;

@@ -2,11 +2,13 @@
  * tests/unit/test_safetensors.c - the safetensors reader against headers that lie, and the writer.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -218,9 +220,28 @@ static void refuses_to_write(void **state)
     const struct st_entry name[] = {{"\xff", ST_F32, 1, {1}, floats}};
     assert_int_equal(safetensors_write(path, name, 1, &why), -EINVAL);
     assert_int_equal(access(path, F_OK), -1);
-    assert_int_equal(safetensors_write("/tmp/no/such/place.st", entries, 1, &why), -ENOENT);
+    assert_int_equal(safetensors_write("/tmp/no/such/place.st", entries, 1, &why), -EIO);
     assert_int_equal(why.n, 4);
     problems_free(&why);
+}
+
+/* A pipe (or /dev/null) gets the bytes and stays what it is. */
+static void writes_into_a_pipe(void **state)
+{
+    (void)state;
+    char path[64], got[8];
+    struct stat st;
+    make_path(path);
+    assert_int_equal(mkfifo(path, 0600), 0);
+    int fd = open(path, O_RDWR);
+    assert_true(fd >= 0);
+    assert_int_equal(safetensors_write(path, entries, ARRAY_LEN(entries), NULL), 0);
+    assert_int_equal(stat(path, &st), 0);
+    assert_true(S_ISFIFO(st.st_mode));
+    assert_int_equal(read(fd, got, sizeof(got)), sizeof(got));
+    assert_int_equal(got[7], 0); /* of the header's length */
+    close(fd);
+    unlink(path);
 }
 
 static void refuses_what_is_no_file(void **state)
@@ -244,6 +265,7 @@ int main(void)
         cmocka_unit_test(writes_what_it_reads),
         cmocka_unit_test(writes_the_same_bytes),
         cmocka_unit_test(refuses_to_write),
+        cmocka_unit_test(writes_into_a_pipe),
         cmocka_unit_test(refuses_what_is_no_file),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
