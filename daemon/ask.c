@@ -11,6 +11,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/util.h"
 #include "daemon/commands.h"
@@ -219,14 +221,41 @@ static bool parse(struct ask *a, int argc, char **argv)
         fprintf(stderr, "parley: ask: --model DIR is missing\n");
     else if (a->turns == 0)
         fprintf(stderr, "parley: ask: no turn: give --in FILE or --text T\n");
+    else if (a->out != NULL && a->session.text_only)
+        fprintf(stderr, "parley: ask: --out is for speech, which --text-only leaves out\n");
     else
         return true;
     return false;
 }
 
-/* Looks at every sound file before anything is loaded. */
+/* Whether a file can be written there, as far as that is known without making it. */
+static int check_place(const char *path, struct problems *why)
+{
+    struct stat st;
+    const char *slash = path ? strrchr(path, '/') : NULL;
+    char *folder = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
+    int err = folder ? 0 : -ENOMEM;
+    if (err == 0 && path != NULL) {
+        bool there = stat(path, &st) == 0;
+        if (there && S_ISDIR(st.st_mode))
+            err = -EISDIR;
+        else if (access(there ? path : folder, W_OK) < 0)
+            err = -errno;
+        if (err < 0)
+            err = problem_add(why, -EIO, "%s: cannot be written: %s", path, strerror(-err));
+    }
+    free(folder);
+    return err;
+}
+
+/* Looks at every file before anything is loaded. */
 static int check_files(struct ask *a, struct problems *why)
 {
+    int err = check_place(a->out, why);
+    if (err == 0)
+        err = check_place(a->dump, why);
+    if (err < 0)
+        return err;
     for (int i = 0; i < a->turns; i++) {
         struct turn *t = &a->turn[i];
         if (t->file != NULL && (t->seconds = sound_file_seconds(t->file, why)) < 0)
@@ -438,7 +467,12 @@ static int ask(struct ask *a, struct problems *why)
     err = session_open(&s, &a->session, why);
     if (err < 0)
         return err;
-    if (a->out != NULL && s.model->speech)
+    if (a->out != NULL && !s.model->speech)
+        err = problem_add(why, -EINVAL,
+                          "--out: found a model without speech in %s, expected one "
+                          "that speaks",
+                          a->session.dir);
+    else if (a->out != NULL)
         err = sound_writer_open(&out, a->out, s.model->config.code2wav.frame_samples * 25 / 2, 1,
                                 why);
     if (err == 0)

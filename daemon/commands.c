@@ -26,6 +26,15 @@ int report_problems(struct problems *why, int err)
     }
 }
 
+int check_output(int code)
+{
+    bool good = fflush(stdout) == 0 && !ferror(stdout);
+    if (good || code != 0)
+        return code;
+    fprintf(stderr, "parley: standard output: cannot be written\n");
+    return EXIT_FAILED;
+}
+
 bool option_long(const char *option, const char *text, long min, long max, long *out)
 {
     char *end;

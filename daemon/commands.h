@@ -23,6 +23,10 @@ int cmd_model(int argc, char **argv);
  * code: 2 when the input was at fault, 1 otherwise. */
 int report_problems(struct problems *why, int err);
 
+/* The exit code of a command that returned `code`: what it wrote to standard output must have
+ * arrived, else there is a sentence and the command has failed. */
+int check_output(int code);
+
 /* Parses a whole number or a decimal of an option; false (and a sentence on stderr) when `text` is
  * not one within [min, max]. */
 bool option_long(const char *option, const char *text, long min, long max, long *out);

@@ -166,7 +166,22 @@ static void test_bad_text_and_model(void **state)
     struct result r =
         run(cmd_ask, (char *[]){"ask", "--model", "/nonexistent", "--text", "x", NULL});
     assert_refused(r, "/nonexistent/config.json", "expected");
-    assert_int_equal(ASK("--text", "x", "--out", "/nonexistent/a.wav").code, EXIT_FAILED);
+    assert_refused(ASK("--text", "x", "--out", "a.wav", "--text-only"), "--out", "--text-only");
+}
+
+/* Where nothing can be written is found out before anything is loaded. */
+static void test_unwritable(void **state)
+{
+    (void)state;
+    char *const options[] = {"--out", "--dump"};
+    for (size_t i = 0; i < ARRAY_LEN(options); i++) {
+        struct result r = ASK("--text", "x", options[i], "/nonexistent/a");
+        assert_int_equal(r.code, EXIT_FAILED);
+        assert_non_null(strstr(r.err, "/nonexistent/a: cannot be written"));
+        assert_string_equal(r.out, "");
+        assert_int_equal(ASK("--text", "x", options[i], dir).code, EXIT_FAILED);
+    }
+    assert_int_equal(ASK("--text", "x", "--dump", "/dev/full").code, EXIT_FAILED);
 }
 
 /* Any rate, channel count and container gives an answer. */
@@ -195,6 +210,23 @@ static void test_sound_kinds(void **state)
         json_decref(line);
         free(path);
     }
+}
+
+/* A full disk behind standard output is a failure, not silence. */
+static void test_lost_output(void **state)
+{
+    (void)state;
+    int out, err;
+    redirect(1, "/dev/full", &out);
+    redirect(2, in_dir("stderr"), &err);
+    printf("an answer\n");
+    int lost = check_output(0), refused = check_output(EXIT_BAD_INPUT);
+    restore(1, out);
+    restore(2, err);
+    clearerr(stdout);
+    assert_int_equal(lost, EXIT_FAILED);
+    assert_int_equal(refused, EXIT_BAD_INPUT);
+    assert_int_equal(check_output(0), 0);
 }
 
 static void test_json(void **state)
@@ -272,7 +304,8 @@ int main(void)
         cmocka_unit_test(test_usage),       cmocka_unit_test(test_bad_sounds),
         cmocka_unit_test(test_sound_kinds), cmocka_unit_test(test_bad_text_and_model),
         cmocka_unit_test(test_json),        cmocka_unit_test(test_dump),
-        cmocka_unit_test(test_text_only),
+        cmocka_unit_test(test_unwritable),  cmocka_unit_test(test_text_only),
+        cmocka_unit_test(test_lost_output),
     };
     return cmocka_run_group_tests(tests, make_dir, NULL);
 }
