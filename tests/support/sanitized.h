@@ -1,7 +1,7 @@
 /*
  * tests/support/sanitized.h - whether this build is watched by a sanitizer or run by an emulator,
- * where everything takes ten to forty times as long: tests that only repeat themselves over many rooms, seconds or sizes
- * do so less often there. The release build always does the whole.
+ * where everything takes ten to forty times as long: tests that only repeat themselves over many
+ * rooms, seconds or sizes do so less often there. The release build always does the whole.
  */
 #ifndef PARLEY_TESTS_SUPPORT_SANITIZED_H
 #define PARLEY_TESTS_SUPPORT_SANITIZED_H
