@@ -35,22 +35,30 @@ static void set_up(webrtc::AudioProcessing *ap, const struct apm_opts *o)
     gain->Enable(o->gain);
 }
 
-int apm_open(struct apm **ret, const struct apm_opts *o)
+static void make(struct apm *a, const struct apm_opts *o)
 {
     webrtc::Config config;
     config.Set<webrtc::ExtendedFilter>(new webrtc::ExtendedFilter(true));
-    struct apm *a = new (std::nothrow) struct apm;
-    if (a == nullptr)
-        return -ENOMEM;
-    a->cancel = o->cancel;
     a->ap = webrtc::AudioProcessing::Create(config);
-    if (a->ap == nullptr) {
-        delete a;
-        return -ENOMEM;
-    }
+    if (a->ap == nullptr)
+        throw std::bad_alloc();
     a->ap->Initialize(APM_RATE, APM_RATE, APM_RATE, webrtc::AudioProcessing::kMono,
                       webrtc::AudioProcessing::kMono, webrtc::AudioProcessing::kMono);
     set_up(a->ap, o);
+}
+
+int apm_open(struct apm **ret, const struct apm_opts *o)
+{
+    struct apm *a = new (std::nothrow) struct apm();
+    if (a == nullptr)
+        return -ENOMEM;
+    a->cancel = o->cancel;
+    try {
+        make(a, o);
+    } catch (const std::bad_alloc &) {
+        apm_close(a);
+        return -ENOMEM;
+    }
     *ret = a;
     return 0;
 }

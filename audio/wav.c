@@ -28,7 +28,7 @@ struct wav_device {
     struct ring *ring;
     struct thread writer;
     bool writing;
-    _Atomic bool stop;
+    _Atomic bool stop, failed; /* failed: not everything could be written */
 };
 
 static int refuse(struct problems *why, const char *path, const char *sentence)
@@ -83,9 +83,12 @@ static int load(struct wav_device *d, struct problems *why)
         err = refuse(why, d->o.name, "length: expected at most 4 hours");
     else if ((mono = malloc((size_t)info.frames * sizeof(float))) == NULL)
         err = -ENOMEM;
+    size_t n = err == 0 ? read_mono(f, info.channels, mono, (size_t)info.frames) : 0;
+    if (err == 0 && sf_error(f) != SF_ERR_NO_ERROR)
+        err = problem_add(why, -EIO, "wav:%s: cannot be read to its end: %s", d->o.name,
+                          sf_strerror(f));
     if (err == 0)
-        err = resample_all(d, mono, read_mono(f, info.channels, mono, (size_t)info.frames),
-                           info.samplerate);
+        err = resample_all(d, mono, n, info.samplerate);
     free(mono);
     sf_close(f);
     return err;
@@ -96,7 +99,8 @@ static void write_out(struct wav_device *d)
     const void *pcm;
     size_t n;
     while ((n = ring_read_begin(d->ring, &pcm, BLOCK)) > 0) {
-        sf_write_float(d->file, pcm, (sf_count_t)n);
+        if (sf_write_float(d->file, pcm, (sf_count_t)n) != (sf_count_t)n)
+            atomic_store(&d->failed, true);
         ring_read_end(d->ring, n);
     }
 }
@@ -174,9 +178,9 @@ static int wav_transfer(void *device, float *pcm, size_t n, struct audio_moment 
     if (d->o.direction == AUDIO_PLAYBACK) {
         if (d->ring != NULL)
             ring_write(d->ring, pcm, n);
-        else
-            sf_write_float(d->file, pcm, (sf_count_t)n);
-        return 0;
+        else if (sf_write_float(d->file, pcm, (sf_count_t)n) != (sf_count_t)n)
+            atomic_store(&d->failed, true);
+        return atomic_load(&d->failed) ? -EIO : 0;
     }
     size_t k = min_size(n, d->n - d->at);
     memcpy(pcm, d->pcm + d->at, k * sizeof(float));

@@ -43,6 +43,10 @@ int read_file(char **text, size_t *len, const char *path, size_t max)
         n += got;
         if (n > max)
             err = -EFBIG;
+        if (got == 0 && ferror(f) && errno == EINTR) {
+            clearerr(f);
+            continue;
+        }
         if (err < 0 || got == 0)
             break;
     }

@@ -120,7 +120,8 @@ static void *load(void *appliance)
                                    .loading_ctx = a};
     const uint64_t one = 1;
     a->load_err = session_open(&a->session, &o, &a->load_why);
-    (void)!write(a->loaded_fd, &one, sizeof(one));
+    atomic_store(&a->load_ended, true);
+    (void)!write(a->loaded_fd, &one, sizeof(one)); /* should it fail, the next tick looks */
     return NULL;
 }
 
@@ -131,7 +132,8 @@ static void start_loading(struct appliance *a)
     a->loader_runs = err == 0;
     struct problems why = {0};
     if (err < 0)
-        fail(a, err, &why);
+        fail(a, problem_add(&why, err, "the loader's thread cannot be made: %s", strerror(-err)),
+             &why);
 }
 
 static void show_loading(struct appliance *a)
@@ -146,18 +148,22 @@ static void show_loading(struct appliance *a)
 
 /* -- Ready ------------------------------------------------------------------------------------ */
 
-static int on_lines(sd_event_source *io, int fd, uint32_t events, void *appliance)
+static void take_lines(struct appliance *a)
 {
-    (void)io;
-    (void)fd;
-    (void)events;
-    struct appliance *a = appliance;
     char line[LIVE_LINE_MAX];
     size_t n;
     while ((n = live_read(a->live, line)) > 0)
         appliance_event_line(a, line, n);
     if (live_ended(a->live) && a->state == APPLIANCE_READY)
         leave(a, 0);
+}
+
+static int on_lines(sd_event_source *io, int fd, uint32_t events, void *appliance)
+{
+    (void)io;
+    (void)fd;
+    (void)events;
+    take_lines(appliance);
     return 0;
 }
 
@@ -212,6 +218,8 @@ static int open_live(struct appliance *a, struct problems *why)
                                 .muted = a->muted,
                                 .max_tokens = c->max_tokens};
     int err = live_open(&a->live, &o, why);
+    if (err < 0 && why->n == 0)
+        problem_add(why, err, "the conversation cannot be opened: %s", strerror(-err));
     if (err < 0)
         return err;
     live_volume(a->live, appliance_gain(a));
@@ -237,6 +245,7 @@ static void try_devices(struct appliance *a)
     struct problems why = {0};
     int err = open_live(a, &why);
     if (err == 0) {
+        appliance_log_all(a, CONF_LOG_WARNING, &why);
         say_ready(a);
     } else if (err == -ENODEV || err == -EBUSY || err == -ENOENT) {
         service_extend(EXTEND_S);
@@ -253,25 +262,30 @@ static void try_devices(struct appliance *a)
     problems_free(&why);
 }
 
-static int on_loaded(sd_event_source *io, int fd, uint32_t events, void *appliance)
+static void loaded(struct appliance *a)
 {
-    (void)fd;
-    (void)events;
-    struct appliance *a = appliance;
     struct problems why = {0};
-    sd_event_source_set_enabled(io, SD_EVENT_OFF);
+    sd_event_source_set_enabled(a->loaded, SD_EVENT_OFF);
     thread_join(&a->loader);
     a->loader_runs = false;
     a->has_session = a->load_err == 0;
     if (a->load_err < 0) {
         fail(a, a->load_err, &a->load_why);
-        return 0;
+        return;
     }
     appliance_log_all(a, CONF_LOG_WARNING, &a->load_why);
     if (!a->conf.paging)
         service_lock_memory(&why);
     appliance_log_all(a, CONF_LOG_WARNING, &why);
     try_devices(a);
+}
+
+static int on_loaded(sd_event_source *io, int fd, uint32_t events, void *appliance)
+{
+    (void)io;
+    (void)fd;
+    (void)events;
+    loaded(appliance);
     return 0;
 }
 
@@ -307,11 +321,14 @@ static void tick(struct appliance *a, uint64_t now)
         break;
     case APPLIANCE_LOADING:
         show_loading(a);
+        if (atomic_load(&a->load_ended))
+            loaded(a);
         break;
     case APPLIANCE_OPENING:
         try_devices(a);
         break;
     case APPLIANCE_READY:
+        take_lines(a);
         appliance_take_recording(a);
         if (!a->record.settled && now - a->ready_us >= SERVICE_SETTLED_S * 1000000ull)
             service_settled(&a->record);

@@ -60,7 +60,7 @@ struct appliance {
     struct thread loader;
     bool loader_runs;
     int loaded_fd; /* eventfd */
-    _Atomic bool no_further;
+    _Atomic bool no_further, load_ended;
     _Atomic size_t done, total;
     size_t done_before; /* at the last tick */
     int load_err;

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "base/util.h"
+#include "model/json_text.h"
 
 static const struct control_command commands[CONTROL_CMDS] = {
     [CONTROL_STATUS] = {.name = "status", .help = "how things stand"},
@@ -192,12 +193,15 @@ char *control_answer(control_run *run, void *ctx, const char *line, size_t n, en
     json_error_t error;
     char *answer = NULL;
     int err;
-    json_t *request = json_loadb(line, n, JSON_REJECT_DUPLICATES, &error);
+    json_t *request;
+    int parsed = json_text_parse(&request, line, n, "the request", &error, &why);
     json_t *reply = begin_reply(request), *body = json_object();
     *cmd = CONTROL_CMDS;
     if (reply == NULL || body == NULL)
         goto out;
-    if (request == NULL)
+    if (parsed == -ENOMEM)
+        err = parsed;
+    else if (request == NULL)
         err = problem_add(&why, -EINVAL, "not JSON: %s", error.text);
     else if (!json_is_object(request))
         err = problem_add(&why, -EINVAL, "expected one JSON object a line");
@@ -207,10 +211,10 @@ char *control_answer(control_run *run, void *ctx, const char *line, size_t n, en
         err = run(ctx, &r, body, &why);
         *cmd = err == 0 ? r.cmd : CONTROL_CMDS;
     }
-    json_object_set_new(reply, "ok", json_boolean(err == 0));
-    if (err == 0)
-        json_object_update(reply, body);
-    else
+    if (json_object_set_new(reply, "ok", json_boolean(err == 0)) < 0 ||
+        (err == 0 && json_object_update(reply, body) < 0))
+        goto out;
+    if (err < 0)
         add_error(reply, err, &why);
     answer = line_of(reply);
 out:

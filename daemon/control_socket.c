@@ -122,9 +122,10 @@ static bool answer(struct client *c, const char *line, size_t n)
 {
     enum control_cmd cmd;
     char *text = control_answer(c->owner->opts.run, c->owner->opts.ctx, line, n, &cmd);
+    const char *lacks = text != NULL ? "the answer is too long" : "no memory for the answer";
     bool ok = text != NULL && queue(c, text, strlen(text));
     free(text);
-    if (!ok && (text = control_refusal("the answer is too long")) != NULL) {
+    if (!ok && (text = control_refusal(lacks)) != NULL) {
         ok = queue(c, text, strlen(text));
         free(text);
     }
@@ -356,7 +357,7 @@ static int find_group(struct control_socket *s, struct problems *why)
     if (s->opts.group == NULL || s->opts.group[0] == '\0')
         return 0;
     const struct group *g = getgrnam(s->opts.group); /* however many members it has */
-    if (g == NULL) /* a note: root and our own user still can */
+    if (g == NULL)                                   /* a note: root and our own user still can */
         return problem_add(why, 0, "control: there is no group '%s'", s->opts.group);
     s->gid = g->gr_gid;
     s->has_group = true;

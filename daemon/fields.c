@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/util.h"
+#include "model/json_text.h"
 
 enum { FILE_BYTES_MAX = 4 << 20 };
 
@@ -22,11 +23,11 @@ int fields_load(json_t **root, const char *file, struct problems *why)
     if (err < 0)
         return problem_add(why, err, "%s: cannot be read: %s", file, strerror(-err));
     json_error_t e;
-    *root = json_loadb(text, n, JSON_REJECT_DUPLICATES, &e);
+    err = json_text_parse(root, text, n, file, &e, why);
     free(text);
-    if (*root == NULL)
-        return problem_add(why, -EINVAL, "%s:%d: found no JSON: %s", file, e.line, e.text);
-    return 0;
+    if (err == -EINVAL)
+        problem_add(why, err, "%s:%d: found no JSON: %s", file, e.line, e.text);
+    return err;
 }
 
 /* What was found, as short text. */

@@ -2,6 +2,7 @@
 #include "daemon/history.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <string.h>
 
 #include "daemon/state_file.h"
@@ -45,11 +46,14 @@ int history_open(struct history *h, size_t most, const char *dir, struct problem
     if (old != NULL)
         err = take_old(h, json_object_get(old, "turns"));
     json_decref(old);
-    if (err < 0 && err != -ENOENT) {
-        problem_add(why, err, "%s/%s: %s; the history begins anew", dir, HISTORY_FILE,
-                    strerror(-err));
-        json_array_clear(h->turns);
-    }
+    if (err == 0 || err == -ENOENT)
+        return 0;
+    bool spoilt = err == -EPROTO; /* else it may be read another time, and is not written over */
+    problem_add(why, err, "%s/%s: %s; the history begins anew%s", dir, HISTORY_FILE, strerror(-err),
+                spoilt ? "" : ", in memory only");
+    json_array_clear(h->turns);
+    if (!spoilt)
+        h->dir = NULL;
     return 0;
 }
 

@@ -604,8 +604,7 @@ int cmd_replay(int argc, char **argv)
         return 0;
     }
     int err = replay(&o, &why);
-    if (err < 0)
-        return report_problems(&why, err);
-    problems_free(&why);
+    if (err < 0 || (err == EXPECTED_NOT && why.n > 0))
+        return report_problems(&why, err < 0 ? err : -EIO);
     return err == EXPECTED_NOT ? EXIT_FAILED : 0;
 }

@@ -54,6 +54,8 @@ static char *read_path(struct fields *f, const char *key, const char *scenario)
         return path;
     if (path != NULL)
         fields_wrong(f, key, "the name of a readable sound file beside the scenario");
+    else if (name != NULL)
+        f->err = problem_add(f->why, -ENOMEM, "%s: no memory to read it", f->file);
     free(path);
     return NULL;
 }

@@ -162,8 +162,11 @@ void service_begin(struct service_record *r, const char *dir, struct problems *w
     json_t *v = state_read_json(dir, RECORD, &err);
     if (v != NULL)
         take_record(r, v);
-    else if (err != -ENOENT)
-        problem_add(why, err, "%s/%s: %s; it is begun anew", dir, RECORD, strerror(-err));
+    else if (err != -ENOENT) { /* whoever muted it must be able to rely on that */
+        problem_add(why, err, "%s/%s: %s; it is begun anew, and muted", dir, RECORD,
+                    strerror(-err));
+        r->muted = true;
+    }
     json_decref(v);
     r->starts++;
     err = write_record(r, false, NULL);

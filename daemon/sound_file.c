@@ -137,7 +137,9 @@ int sound_file_read_at(float **pcm, size_t *n, const char *path, int rate, struc
         goto out;
     }
     size_t got = read_mono(f, &info, block, mono);
-    err = check_samples(mono, got, path, why);
+    err = sf_error(f) == SF_ERR_NO_ERROR
+              ? check_samples(mono, got, path, why)
+              : problem_add(why, -EIO, "%s: cannot be read to its end: %s", path, sf_strerror(f));
     if (err < 0)
         goto out;
     err = resample(pcm, n, mono, got, info.samplerate, rate);

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/util.h"
+#include "model/json_text.h"
 
 enum { READ_MAX = 16 << 20 };
 
@@ -89,12 +90,15 @@ json_t *state_read_json(const char *dir, const char *name, int *err)
     *err = read_file(&text, &n, path, READ_MAX);
     if (*err < 0)
         return NULL;
-    json_t *value = json_loadb(text, n, JSON_REJECT_DUPLICATES, NULL);
+    json_t *value;
+    json_error_t e;
+    *err = json_text_parse(&value, text, n, name, &e, NULL);
     free(text);
     if (json_is_object(value))
         return value;
     json_decref(value);
-    *err = -EPROTO;
+    if (*err != -ENOMEM)
+        *err = -EPROTO;
     return NULL;
 }
 

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/util.h"
+#include "model/json_text.h"
 
 #define INDEX_MAX ((size_t)256 << 20)
 
@@ -133,11 +134,13 @@ int checkpoint_parse_index(const char *text, size_t len, const char *name, struc
                            int (*each)(void *arg, const char *tensor, const char *shard), void *arg)
 {
     json_error_t e;
-    json_t *root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &e);
-    if (!root)
-        return problem_add(why, -EINVAL, "%s: line %d: %s, expected a JSON object", name, e.line,
-                           e.text);
-    int err = parse_map(root, name, why, each, arg);
+    json_t *root;
+    int err = json_text_parse(&root, text, len, name, &e, why);
+    if (err == -EINVAL)
+        problem_add(why, err, "%s: line %d: %s, expected a JSON object", name, e.line, e.text);
+    if (err < 0)
+        return err;
+    err = parse_map(root, name, why, each, arg);
     json_decref(root);
     return err;
 }

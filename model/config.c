@@ -20,6 +20,7 @@
 
 #include "base/util.h"
 #include "model/config_quant.h"
+#include "model/json_text.h"
 
 enum kind { INT, FLOAT, DOUBLE, BOOL, TEXT_IS, MUST_BE_FALSE };
 enum need { REQUIRED, OPTIONAL };
@@ -604,10 +605,12 @@ static void check_codes(struct reader *r, const struct config *c)
 static int open_text(struct reader *r, const char *text, size_t len)
 {
     json_error_t e;
-    r->root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &e);
-    if (!r->root)
-        return problem_add(r->why, -EINVAL, "%s: line %d: %s, expected a JSON object", r->file,
-                           e.line, e.text);
+    int err = json_text_parse(&r->root, text, len, r->file, &e, r->why);
+    if (err == -EINVAL)
+        problem_add(r->why, err, "%s: line %d: %s, expected a JSON object", r->file, e.line,
+                    e.text);
+    if (err < 0)
+        return err;
     if (!json_is_object(r->root))
         return problem_add(r->why, -EINVAL, "%s: found %s, expected a JSON object", r->file,
                            json_is_array(r->root) ? "an array" : "something else");

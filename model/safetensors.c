@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "base/util.h"
+#include "model/json_text.h"
 
 static const struct {
     const char *name;
@@ -300,10 +301,13 @@ int st_parse(struct st_header *h, const void *bytes, size_t len, size_t file_siz
     if (n == 0 || text[0] != '{')
         return problem_add(why, -EINVAL, "%s: header: found %s, expected it to begin with {", name,
                            n ? "other text" : "nothing");
-    json_t *root = json_loadb(text, n, JSON_REJECT_DUPLICATES, &e);
-    if (!root)
-        return problem_add(why, -EINVAL, "%s: header: byte %d: %s, expected a JSON object", name,
-                           e.position, e.text);
+    json_t *root;
+    err = json_text_parse(&root, text, n, name, &e, why);
+    if (err == -EINVAL)
+        problem_add(why, err, "%s: header: byte %d: %s, expected a JSON object", name, e.position,
+                    e.text);
+    if (err < 0)
+        return err;
     h->data_start = n + 8;
     err = parse_all(h, root, file_size - h->data_start, name, why);
     json_decref(root);

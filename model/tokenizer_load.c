@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "base/util.h"
+#include "model/json_text.h"
 #include "model/nfc.h"
 #include "model/pretokenize.h"
 #include "model/tokenizer_impl.h"
@@ -77,11 +78,11 @@ static const char *kind(const json_t *j)
 static int parse(json_t **ret, const struct tokenizer_file *file, struct problems *why)
 {
     json_error_t error;
-    *ret = json_loadb(file->text, file->len, JSON_REJECT_DUPLICATES, &error);
-    if (*ret != NULL)
-        return 0;
-    return problem_add(why, -EINVAL, "%s: line %d: %s; expected JSON without repeated keys",
-                       file->name, error.line, quote(error.text, strlen(error.text)).text);
+    int err = json_text_parse(ret, file->text, file->len, file->name, &error, why);
+    if (err == -EINVAL)
+        problem_add(why, err, "%s: line %d: %s; expected JSON without repeated keys", file->name,
+                    error.line, quote(error.text, strlen(error.text)).text);
+    return err;
 }
 
 static int expect_object(const struct loader *l, const json_t *j, const char *field)

@@ -13,6 +13,8 @@
 #include "base/util.h"
 #include "kernels/compose.h"
 
+enum { TURNS_ROOM = 1 << 26 }; /* a prompt of 100,000 positions at once */
+
 static const struct ops cpu_ops = {
     .alloc = plain_alloc,
     .release = plain_release,
@@ -92,9 +94,16 @@ int cpu_open(struct device **ret, const char *isa, int threads, struct problems 
 {
     struct cpu *c = calloc(1, sizeof(*c));
     threads = threads > 0 ? threads : thread_cpus();
-    int err = c != NULL ? pool_open(&c->pool, threads) : -ENOMEM;
+    int err = c != NULL ? host_room_open(&c->host.scratch, HOST_SCRATCH) : -ENOMEM;
+    if (err == 0)
+        err = host_room_open(&c->turns.room, TURNS_ROOM);
     if (err < 0) {
-        free(c);
+        cpu_close((struct device *)c);
+        return problem_add(why, err, "device cpu: no memory");
+    }
+    err = pool_open(&c->pool, threads);
+    if (err < 0) {
+        cpu_close((struct device *)c);
         return problem_add(why, err, "device cpu: %d threads could not be started: %s", threads,
                            strerror(-err));
     }
@@ -110,9 +119,10 @@ int cpu_open(struct device **ret, const char *isa, int threads, struct problems 
 void cpu_close(struct device *d)
 {
     struct cpu *c = (struct cpu *)d;
+    if (c == NULL)
+        return;
     pool_close(c->pool);
-    free(c->turns.inv_freq);
-    free(c->turns.table);
-    host_scratch_free(d);
+    host_room_close(&c->turns.room);
+    host_room_close(&c->host.scratch);
     free(c);
 }

@@ -14,9 +14,9 @@
 /* cos and sin of the last positions asked for: every layer of a step asks for the same. */
 struct turns {
     int half, pos, n;
-    float *inv_freq; /* [half], what the table was made from */
+    struct host_room room;
     float *table;    /* [n][2][half]: cosines, then sines */
-    size_t inv_freq_cap, table_cap;
+    float *inv_freq; /* [half] behind it: what the table was made from */
 };
 
 struct cpu {

@@ -5,7 +5,6 @@
  * parted between the threads.
  */
 #include <math.h>
-#include <stdlib.h>
 
 #include "base/util.h"
 #include "kernels/cpu/cpu.h"
@@ -70,15 +69,14 @@ void cpu_layer_norm(struct device *d, float *y, const float *x, int n, int dim, 
 }
 
 /* The table for positions pos .. pos + n - 1, made anew only when something has changed. The angle
- * is formed in fp32, as the reference does. Without memory the process ends, as for scratch. */
+ * is formed in fp32, as the reference does. */
 static void prepare_turns(struct turns *t, int half, const float *inv_freq, int pos, int n)
 {
-    size_t bytes = (size_t)half * sizeof(float);
+    size_t bytes = (size_t)half * sizeof(float), turn = 2 * bytes;
     if (t->half == half && t->pos == pos && t->n >= n && memcmp(t->inv_freq, inv_freq, bytes) == 0)
         return;
-    if (grow_array(&t->inv_freq, &t->inv_freq_cap, (size_t)half, sizeof(float)) < 0 ||
-        grow_array(&t->table, &t->table_cap, (size_t)n * 2 * (size_t)half, sizeof(float)) < 0)
-        abort();
+    t->table = host_room(&t->room, (size_t)n * turn + bytes);
+    t->inv_freq = t->table + (size_t)n * 2 * (size_t)half;
     memcpy(t->inv_freq, inv_freq, bytes);
     t->half = half;
     t->pos = pos;

@@ -5,8 +5,10 @@
  */
 #include "kernels/plain/plain.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 enum { ALIGN = 64 };
 
@@ -18,25 +20,36 @@ static void *aligned(size_t bytes)
     return aligned_alloc(ALIGN, bytes);
 }
 
-void *host_scratch(struct device *d, size_t bytes)
+int host_room_open(struct host_room *r, size_t bytes)
 {
-    struct host *h = (struct host *)d;
-    if (bytes > h->scratch_bytes) {
-        free(h->scratch);
-        h->scratch = aligned(bytes);
-        if (h->scratch == NULL)
-            abort();
-        h->scratch_bytes = bytes;
-    }
-    return h->scratch;
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+                   -1, 0);
+    if (p == MAP_FAILED)
+        return -ENOMEM;
+    *r = (struct host_room){p, bytes};
+    return 0;
 }
 
-void host_scratch_free(struct device *d)
+void host_room_close(struct host_room *r)
 {
-    struct host *h = (struct host *)d;
-    free(h->scratch);
-    h->scratch = NULL;
-    h->scratch_bytes = 0;
+    if (r->p != NULL)
+        munmap(r->p, r->bytes);
+    *r = (struct host_room){0};
+}
+
+void *host_room(struct host_room *r, size_t bytes)
+{
+    if (bytes <= r->bytes)
+        return r->p;
+    host_room_close(r);
+    if (host_room_open(r, bytes) < 0)
+        abort();
+    return r->p;
+}
+
+void *host_scratch(struct device *d, size_t bytes)
+{
+    return host_room(&((struct host *)d)->scratch, bytes);
 }
 
 void *plain_alloc(struct device *d, size_t bytes)

@@ -55,12 +55,16 @@ int plain_open(struct device **ret, struct problems *why)
         return problem_add(why, -ENOMEM, "device plain: no memory left");
     h->d.op = &plain_ops;
     h->d.name = "plain";
+    if (host_room_open(&h->scratch, HOST_SCRATCH) < 0) {
+        free(h);
+        return problem_add(why, -ENOMEM, "device plain: no room for scratch");
+    }
     *ret = &h->d;
     return 0;
 }
 
 void plain_close(struct device *d)
 {
-    host_scratch_free(d);
+    host_room_close(&((struct host *)d)->scratch);
     free(d);
 }

@@ -10,17 +10,30 @@
 
 #include "kernels/ops.h"
 
+/* Address space, reserved when a device is opened so that no op has to ask for memory later; its
+ * pages come when they are touched. */
+struct host_room {
+    void *p;
+    size_t bytes;
+};
+
 /* The first member of every backend that runs on the host. */
 struct host {
     struct device d;
-    void *scratch; /* grows on demand, contents live for one op */
-    size_t scratch_bytes;
+    struct host_room scratch; /* contents live for one op */
 };
 
-/* At least `bytes` of scratch, aligned to 64, not initialised. Ops cannot fail: when there is no
- * memory left the process ends here (abort). */
+/* 0 or -ENOMEM. */
+int host_room_open(struct host_room *r, size_t bytes);
+void host_room_close(struct host_room *r);
+
+/* At least `bytes`, aligned to a page; what was in it is lost where it has to grow. Ops cannot
+ * fail: where it cannot grow the process ends here (abort). */
+void *host_room(struct host_room *r, size_t bytes);
+
+/* What HOST_SCRATCH reserves is more than any op needs of models that fit the machine. */
+#define HOST_SCRATCH ((size_t)1 << 30)
 void *host_scratch(struct device *d, size_t bytes);
-void host_scratch_free(struct device *d);
 
 int plain_open(struct device **ret, struct problems *why);
 void plain_close(struct device *d);

@@ -100,5 +100,5 @@ void far_open(struct far *f)
 void far_close(struct far *f)
 {
     assert_int_equal(f->lanes, 0);
-    host_scratch_free(&f->host.d);
+    host_room_close(&f->host.scratch);
 }
