@@ -1,9 +1,9 @@
 # tests/boot/guest/faults.sh - kill, stall, clock, sleep, disk, crash loop, configuration.
 
 step_killed() {
-    local began back
+    local began back quick=1
     wait_for 120 ready
-    pause 70 # so that it has settled
+    [ "$(value uptime_s)" -lt 65 ] || quick=0 # it had settled
     now
     began=$NOW
     kill -9 "$(pid)"
@@ -11,7 +11,8 @@ step_killed() {
     check "it is back after kill -9" 120 ready
     back=$(($(shown ActiveEnterTimestampMonotonic) / 10000 - began))
     judge "... listening after ${back}0 ms, at most 3 s" "" [ $back -le 300 ]
-    judge "... which was no quick crash" "$(value quick_crashes)" is quick_crashes 0
+    judge "... which counts as $quick quick crashes" "$(value quick_crashes)" \
+        is quick_crashes $quick
 }
 
 step_stalled() {
@@ -19,10 +20,10 @@ step_stalled() {
     wait_for 120 ready
     before=$(restarts)
     tid=$(grep -l parley-floor "/proc/$(pid)"/task/*/comm | cut -d/ -f5)
-    timeout 200 strace -qq -o /dev/null -p "$tid" -e inject=all:delay_enter=180s &
+    timeout 100 strace -qq -o /dev/null -p "$tid" -e inject=all:delay_enter=90s &
     tracer=$!
     more_restarts() { [ "$(restarts)" -gt "$before" ]; }
-    check "the watchdog ends a stalled thread" 150 more_restarts
+    check "the watchdog ends a stalled thread" 80 more_restarts
     kill $tracer 2>/dev/null
     judge "... and says which one" "$(journalctl -u parleyd -n 5 -o cat)" sh -c \
         "journalctl -u parleyd | grep -q \"the thread 'floor' has made no progress\""
@@ -37,7 +38,7 @@ step_clock() {
     pause 5
     judge "ready with a clock ten years ahead" "$(value state)" ready
     date -s "2005-01-01 00:00" >/dev/null
-    pause 30
+    pause 5
     judge "ready with a clock twenty years back" "$(value state)" ready
     judge "... by the same process" "$(pid) $(restarts), before $before" \
         [ "$(pid) $(restarts)" = "$before" ]

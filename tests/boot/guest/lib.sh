@@ -84,8 +84,8 @@ configure() {
 # from device 1, subdevice 1.
 capture="capture = alsa:plughw:CARD=Loopback,DEV=1,SUBDEV=0"
 playback="playback = alsa:plughw:CARD=Loopback,DEV=0,SUBDEV=1"
-# An emulated processor thinks for minutes.
-slow=("[turn]" "think_max_ms = 3600000" "slow_ms = 3600000" "[service]" "stall_s = 60")
+# An emulated processor thinks longer.
+slow=("[turn]" "think_max_ms = 600000" "slow_ms = 600000")
 on_loop() { configure "[audio]" "$capture" "$playback" "${slow[@]}"; }
 # ... and less work for it where rounds are counted
 light=("rate = 16000" "echo_cancel = no")

@@ -8,8 +8,8 @@ here=$(dirname "$0")
 for file in install speech faults cards privacy; do
     . "$here/$file.sh"
 done
-steps="comes_up sandbox access answers mutes killed stalled clock sleeps disk_full cards_hda
-       cards_usb crash_loop bad_configuration network words reinstall purge"
+steps="comes_up sandbox access answers mutes stalled clock disk_full cards_hda cards_usb killed
+       sleeps crash_loop bad_configuration network words reinstall purge"
 
 picked=$(sed -n 's/^boot_check=//p' < <(tr ' ' '\n' </proc/cmdline))
 if [ ! -e "$here/installed" ]; then

@@ -21,10 +21,8 @@ open_network() {
 
 # turn NUMBER: asked, begun to be answered, cut off
 turn() {
-    local had
-    had=$(value turns)
     parley ctl ask "Repeat after me: $word$1" || return 1
-    begun() { [ "$(value turns)" -gt "$had" ]; }
+    begun() { [ "$(value turns)" -ge "$n" ]; }
     wait_for 120 begun || return 1
     pause 0.5
     parley ctl stop
@@ -35,8 +33,8 @@ step_network() {
     turns=$(cat "$here/turns")
     word=quince$(od -An -N4 -tx4 /dev/urandom | tr -d ' ')x # never written to a disk by us
     echo "$word" >/run/word
-    configure "[audio]" "$capture" "$playback" "${light[@]}" "${slow[@]}" "log_level = debug" \
-        "[model]" "max_tokens = 12"
+    configure "[audio]" "$capture" "$playback" "${light[@]}" "${slow[@]}" \
+        "[model]" "max_tokens = 12" "[service]" "log_level = debug"
     wait_for 120 ready
     open_network
     mkdir /run/trace
@@ -53,6 +51,7 @@ step_network() {
         [ $((n % 20)) != 0 ] || note "$n turns"
     done
     judge "$turns turns under strace" "ended at turn $n: $(value floor)" [ $n -gt "$turns" ]
+    note "$(value turns) turns, $(value replies) of them were begun to be answered aloud"
     judge "no packet left meanwhile" "$before, $(sent "$nic")" [ "$(sent "$nic")" = "$before" ]
     calls=$(for t in /proc/"$(pid)"/task/*; do
         sed '0,/execve.*parleyd/d' "/run/trace/t.${t##*/}" 2>/dev/null
