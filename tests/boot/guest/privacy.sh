@@ -24,7 +24,7 @@ turn() {
     parley ctl ask "Repeat after me: $word$1" || return 1
     begun() { [ "$(value turns)" -ge "$n" ]; }
     wait_for 120 begun || return 1
-    pause 0.5
+    pause 0.2
     parley ctl stop
 }
 
@@ -34,7 +34,7 @@ step_network() {
     word=quince$(od -An -N4 -tx4 /dev/urandom | tr -d ' ')x # never written to a disk by us
     echo "$word" >/run/word
     configure "[audio]" "$capture" "$playback" "${light[@]}" "${slow[@]}" \
-        "[model]" "max_tokens = 12" "[service]" "log_level = debug"
+        "[model]" "max_tokens = 6" "[service]" "log_level = debug"
     wait_for 120 ready
     open_network
     mkdir /run/trace
