@@ -23,7 +23,8 @@
 #define RATE       16000
 #define PIECE      1600
 #define TOKENS     48  /* decoded in a run */
-#define CHUNK      100 /* mel frames */
+#define WORDS      32  /* of a reply, whatever the model would say to noise */
+#define FRAMES     400 /* mel frames: 4 s */
 #define READ_BYTES ((size_t)256 << 20)
 #define READ_FAR   ((size_t)2 << 30) /* of a device's own memory */
 
@@ -113,15 +114,22 @@ static int measure_hearing(struct bench *b, struct session *s, struct problems *
     return err;
 }
 
-/* The encoder alone, over mel frames that are there: 4 chunks of a second, one short window. */
+/* The encoder alone, over 4 s of mel frames that are there, in chunks and windows of its size. */
 static void measure_encoder(struct bench *b, struct session *s, struct encoder *e, const float *mel)
 {
-    int tokens = 4 * encoder_tokens(CHUNK);
+    const struct audio_config *c = &s->model->config.audio;
     float last;
+    const float *rows = NULL;
     double start = clock_seconds();
-    for (int i = 0; i < 4; i++)
-        encoder_stem(e, i, mel, CHUNK, CHUNK);
-    const float *rows = encoder_window(e, tokens);
+    for (int at = 0, chunk = 0; at < FRAMES; at += c->chunk) {
+        int frames = min_int(c->chunk, FRAMES - at);
+        int tokens = chunk * encoder_tokens(c->chunk) + encoder_tokens(frames);
+        encoder_stem(e, chunk++, mel + (size_t)at * c->mel_bins, frames, c->chunk);
+        if (chunk == c->window_chunks || at + frames == FRAMES) {
+            rows = encoder_window(e, tokens);
+            chunk = 0;
+        }
+    }
     s->dev->op->get(s->dev, &last, rows, sizeof(last));
     note(b, ENCODER_MS, 1e3 * (clock_seconds() - start));
 }
@@ -237,7 +245,7 @@ static int measure_reply(struct bench *b, struct session *s, struct problems *wh
 {
     struct reply r = {0};
     struct reply_piece p;
-    const struct reply_opts o = {.max_tokens = 32, .max_frames = b->frames};
+    const struct reply_opts o = {.min_tokens = WORDS, .max_tokens = WORDS, .max_frames = b->frames};
     bool word = false, sound = false;
     int err = ask_most(b, s, why);
     double start = clock_seconds();
@@ -440,14 +448,14 @@ static int runs(struct bench *b, struct session *s, struct encoder *e, const flo
 
 int measure_all(struct bench *b, struct session *s, struct problems *why)
 {
-    size_t frame = (size_t)s->model->config.audio.mel_bins;
-    float *mel = calloc(CHUNK * frame, sizeof(float));
+    size_t values = (size_t)FRAMES * s->model->config.audio.mel_bins;
+    float *mel = calloc(values, sizeof(float));
     struct encoder *e = NULL;
     int err = mel == NULL ? -ENOMEM : make_question(b);
     b->anonymous = s->load_anonymous;
     watch_memory(b);
-    for (size_t i = 0; err == 0 && i < CHUNK * frame; i++)
-        mel[i] = b->question[i] * 4;
+    for (size_t i = 0; err == 0 && i < values; i++)
+        mel[i] = b->question[i % (4 * RATE)] * 4;
     if (err == 0)
         err = encoder_open(&e, s->model, s->dev);
     if (err == 0)

@@ -65,8 +65,13 @@ static void decode_piece(struct reply *r, struct reply_piece *p)
 /* 1 and the next word, 0 at the end. */
 static int choose_word(struct reply *r, int32_t *id, struct problems *why)
 {
-    if (r->opts.ids == NULL)
-        return engine_next(r->s->engine, id, why);
+    if (r->opts.ids == NULL) {
+        int got = engine_next(r->s->engine, id, why);
+        if (got != 0 || r->stats.tokens >= r->opts.min_tokens)
+            return got;
+        *id = r->stats.tokens; /* one of the first ids: a letter or so */
+        return engine_force(r->s->engine, *id, why);
+    }
     if (r->stats.tokens == r->opts.n_ids)
         return 0;
     *id = r->opts.ids[r->stats.tokens];

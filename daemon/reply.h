@@ -20,6 +20,7 @@
 
 struct reply_opts {
     int max_tokens; /* 0 = 1024 */
+    int min_tokens; /* a stop token before so many words is replaced: for measuring */
     int max_frames; /* 0 = the checkpoint's */
     const int32_t
         *ids;  /* [n_ids] words to be said instead of the Thinker's; kept by the caller ... */

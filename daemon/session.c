@@ -70,7 +70,12 @@ int session_check_tokenizer(const struct model *m, const struct tokenizer *t, st
                           count - 1, m->config.thinker.vocab);
     for (size_t i = 0; i < ARRAY_LEN(control); i++) {
         int id = tokenizer_find(t, control[i].text);
-        if (id != control[i].id)
+        if (id < 0)
+            err =
+                problem_add(why, -EINVAL,
+                            "tokenizer: found no %s, expected it at id %d as config.json's %s says",
+                            control[i].text, control[i].id, control[i].field);
+        else if (id != control[i].id)
             err = problem_add(why, -EINVAL,
                               "tokenizer: found %s at id %d, expected %d as config.json's %s says",
                               control[i].text, id, control[i].id, control[i].field);
@@ -174,6 +179,19 @@ out:
     return err;
 }
 
+/* What needs no weights to be refused. */
+static int check_options(const struct session *s, const struct session_opts *o,
+                         struct problems *why)
+{
+    const struct engine_opts e = engine_options(s, o);
+    struct speech_sampling greedy;
+    int err = engine_check(&e, why);
+    if (err < 0 || !s->model->speech)
+        return err;
+    const struct talker_opts t = talker_options(s, o, &greedy);
+    return talker_check(&t, why);
+}
+
 /* One line per component, or on a terminal one line that grows. */
 static int load(struct session *s, const struct session_opts *o, struct problems *why)
 {
@@ -236,6 +254,8 @@ int session_open(struct session *s, const struct session_opts *o, struct problem
     int err = open_place(s, o, why);
     if (err == 0)
         err = open_extras(s, o, why);
+    if (err == 0)
+        err = check_options(s, o, why);
     if (err == 0)
         err = check_plan(s, o, why);
     if (err == 0)

@@ -72,9 +72,23 @@ static struct sampling default_sampling(const struct generation_config *g)
                              .repetition_penalty = g->repetition_penalty};
 }
 
+int engine_check(const struct engine_opts *o, struct problems *why)
+{
+    int most = o->model->config.thinker.max_positions;
+    if (o->context >= 0 && o->context <= most)
+        return 0;
+    return problem_add(why, -EINVAL,
+                       "thinker: found a context of %d positions, expected 1 to %d, its "
+                       "max_position_embeddings",
+                       o->context, most);
+}
+
 int engine_open(struct engine **ret, const struct engine_opts *o, struct problems *why)
 {
     struct decoder_opts d = decoder_options(o);
+    int err = engine_check(o, why);
+    if (err < 0)
+        return err;
     struct engine *e = calloc(1, sizeof(*e));
     if (e == NULL)
         return -ENOMEM;
@@ -85,7 +99,7 @@ int engine_open(struct engine **ret, const struct engine_opts *o, struct problem
     e->context = d.max_positions;
     e->sampling = o->sampling ? *o->sampling : default_sampling(&o->model->config.generation);
     e->end_of_text = o->tokenizer ? tokenizer_find(o->tokenizer, "<|endoftext|>") : -1;
-    int err = decoder_open(&e->decoder, &d, why);
+    err = decoder_open(&e->decoder, &d, why);
     if (err == 0)
         err = alloc_buffers(e);
     if (err == 0)
@@ -223,7 +237,7 @@ int engine_next(struct engine *e, int32_t *id, struct problems *why)
 
 void engine_ahead(struct engine *e)
 {
-    if (e->dev->load != NULL)
+    if (e->dev->load != NULL && !e->kept.on)
         (void)seq_logits(e); /* what fails will fail again in engine_next, and be said there */
 }
 

@@ -35,6 +35,11 @@ struct engine_opts {
     const struct sampling *sampling; /* NULL = the checkpoint's generation settings */
 };
 
+/* What engine_open would refuse, known before the weights are there: 0, or -EINVAL for a context
+ * beyond what the model was made for. */
+int engine_check(const struct engine_opts *o, struct problems *why);
+
+/* As engine_check, or -ENOMEM. */
 int engine_open(struct engine **ret, const struct engine_opts *o, struct problems *why);
 
 /* System text; only before the first turn. */
@@ -63,7 +68,7 @@ int engine_answer(struct engine *e, struct problems *why);
 int engine_next(struct engine *e, int32_t *id, struct problems *why);
 
 /* After a token: begins the work of the next one without waiting for it, where the device works by
- * itself; on the CPU it does nothing. */
+ * itself; on the CPU it does nothing, nor after engine_keep: the logits could not be looked at. */
 void engine_ahead(struct engine *e);
 
 /* As engine_next with the id given from outside (teacher forcing). */

@@ -189,9 +189,21 @@ static int check(const struct talker *t, const struct talker_opts *o, struct pro
         return problem_add(why, -EINVAL, "talker: newline is token %d, expected 0 to %d",
                            (int)o->newline, c->thinker.vocab - 1);
     if (t->positions < least || t->positions > t->config->text.max_positions)
-        return problem_add(why, -EINVAL, "talker: %d positions, expected %d to %d", t->positions,
-                           least, t->config->text.max_positions);
+        return problem_add(why, -EINVAL,
+                           "talker: found a context of %d positions, expected %d to %d, its "
+                           "max_position_embeddings",
+                           t->positions, least, t->config->text.max_positions);
     return 0;
+}
+
+int talker_check(const struct talker_opts *o, struct problems *why)
+{
+    struct talker t = {0};
+    if (!o->model->speech)
+        return problem_add(why, -EINVAL, "talker: the model was opened without speech");
+    set_up(&t, o);
+    int32_t speaker = find_speaker(t.config, o->speaker, why);
+    return speaker < 0 ? speaker : check(&t, o, why);
 }
 
 static struct sampling code0_sampling(const struct talker *t, const struct talker_opts *o)
@@ -269,11 +281,9 @@ static void prepare(struct talker *t, int32_t newline, int32_t speaker)
 
 int talker_open(struct talker **ret, const struct talker_opts *o, struct problems *why)
 {
-    if (!o->model->speech)
-        return problem_add(why, -EINVAL, "talker: the model was opened without speech");
-    int32_t speaker = find_speaker(&o->model->config.talker, o->speaker, why);
-    if (speaker < 0)
-        return speaker;
+    int err = talker_check(o, why);
+    if (err < 0)
+        return err;
     struct talker *t = calloc(1, sizeof(*t));
     if (t == NULL)
         return problem_add(why, -ENOMEM, "talker: no memory");
@@ -282,8 +292,7 @@ int talker_open(struct talker **ret, const struct talker_opts *o, struct problem
     t->sampling = code0_sampling(t, o);
     const struct sampling residual = residual_sampling(t, o);
     const struct decoder_opts d = decoder_options(t, t->dev);
-    int err = check(t, o, why);
-    if (err < 0 || (err = decoder_open(&t->decoder, &d, why)) < 0 ||
+    if ((err = decoder_open(&t->decoder, &d, why)) < 0 ||
         (err = predictor_open(&t->predictor, t->model, t->dev, &residual, why)) < 0)
         goto out;
     plan(t);
@@ -295,7 +304,7 @@ int talker_open(struct talker **ret, const struct talker_opts *o, struct problem
     }
     for (int g = 0; g < t->config->groups; g++)
         t->tables[g] = g > 0 ? &t->w->code_embedding[g - 1] : &t->w->codec_embedding;
-    prepare(t, o->newline, speaker);
+    prepare(t, o->newline, find_speaker(t->config, o->speaker, NULL));
     *ret = t;
     return 0;
 out:

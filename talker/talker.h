@@ -49,8 +49,11 @@ enum talker_stop {
     TALKER_RUNAWAY,    /* the words were over long ago and no end came */
 };
 
-/* 0; -EINVAL: the model has no speech, an unknown speaker (those that exist are said), options out
- * of range; -ENOMEM. All device memory is taken here. */
+/* What talker_open would refuse, known before the weights are there. 0; -EINVAL: the model has no
+ * speech, an unknown speaker (those that exist are said), options out of range. */
+int talker_check(const struct talker_opts *o, struct problems *why);
+
+/* As talker_check, or -ENOMEM. All device memory is taken here. */
 int talker_open(struct talker **ret, const struct talker_opts *o, struct problems *why);
 
 /* Begins a reply to the user's turns in `rows`, forgetting the reply before. Only rows from

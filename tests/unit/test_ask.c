@@ -126,6 +126,8 @@ static void test_usage(void **state)
     assert_refused(ASK("--text", "x", "--max-tokens", "0"), "--max-tokens", "0");
     assert_refused(ASK("--text", "x", "--device", "abacus"), "abacus", "cpu");
     assert_refused(ASK("--text", "x", "--speaker", "nobody"), "nobody", "ethan");
+    assert_refused(ASK("--text", "x", "--context", "100000"), "context of 100000", "65536");
+    assert_refused(ASK("--text", "x", "--context", "100000", "--text-only"), "thinker", "65536");
     assert_refused(ASK("--text", "x", "stray"), "stray", "option");
 }
 
@@ -290,6 +292,37 @@ static void test_text_only(void **state)
     json_decref(line);
 }
 
+/* Every figure is there whatever the sizes: here the encoder's windows are not the usual ones. */
+static void test_bench(void **state)
+{
+    (void)state;
+    static const char *const keys[] = {"load_s",         "anonymous_bytes", "encoder_ms",
+                                       "first_token_ms", "thinker_tok_s",   "floor_share",
+                                       "frame_ms",       "code2wav_ms",     "rtf",
+                                       "first_sound_ms", "read_gb_s"};
+    char *file = strdup(in_dir("config.json"));
+    json_t *config = json_load_file(SOURCE_DIR "/tools/configs/awkward.json", 0, NULL);
+    const char *const parts[] = {"thinker_config", "talker_config"};
+    for (size_t i = 0; i < ARRAY_LEN(parts); i++)
+        json_object_set_new(json_object_get(json_object_get(config, parts[i]), "text_config"),
+                            "max_position_embeddings", json_integer(4096));
+    assert_int_equal(json_dump_file(config, file, 0), 0);
+    json_decref(config);
+    struct result r =
+        run(cmd_bench, (char *[]){"bench", "--synthetic", file, "--runs", "1", "--frames", "2",
+                                  "--device", "cpu", "--json", NULL});
+    json_t *figures = json_loads(r.out, 0, NULL);
+    assert_int_equal(r.code, 0);
+    for (size_t k = 0; k < ARRAY_LEN(keys); k++)
+        if (json_object_get(figures, keys[k]) == NULL)
+            fail_msg("no '%s'", keys[k]);
+    json_decref(figures);
+    assert_refused(run(cmd_bench, (char *[]){"bench", "--synthetic", file, "--type", "f8", NULL}),
+                   "--type", "bf16");
+    assert_int_equal(run(cmd_bench, (char *[]){"bench", NULL}).code, EXIT_BAD_INPUT);
+    free(file);
+}
+
 static int make_dir(void **state)
 {
     (void)state;
@@ -304,8 +337,8 @@ int main(void)
         cmocka_unit_test(test_usage),       cmocka_unit_test(test_bad_sounds),
         cmocka_unit_test(test_sound_kinds), cmocka_unit_test(test_bad_text_and_model),
         cmocka_unit_test(test_json),        cmocka_unit_test(test_dump),
-        cmocka_unit_test(test_unwritable),  cmocka_unit_test(test_text_only),
-        cmocka_unit_test(test_lost_output),
+        cmocka_unit_test(test_bench),       cmocka_unit_test(test_unwritable),
+        cmocka_unit_test(test_text_only),   cmocka_unit_test(test_lost_output),
     };
     return cmocka_run_group_tests(tests, make_dir, NULL);
 }

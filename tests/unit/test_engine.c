@@ -275,22 +275,63 @@ static void answer(int32_t *ids, int n, bool early, struct device *dev, const st
     engine_close(e);
 }
 
+static struct model *load_far(struct far *far)
+{
+    struct model *m = NULL;
+    far_open(far);
+    assert_int_equal(model_open(&m, &(struct model_opts){.dir = SHAPE, .device = &far->host.d},
+                                NULL),
+                     0);
+    while (model_load(m, NULL, NULL) == 1)
+        ;
+    return m;
+}
+
 static void test_ahead_changes_nothing(void **state)
 {
     (void)state;
     enum { N = 13 };
     struct far far;
-    struct model *m = NULL;
     int32_t one[N] = {0}, other[N] = {0};
-    far_open(&far);
-    assert_int_equal(model_open(&m, &(struct model_opts){.dir = SHAPE, .device = &far.host.d},
-                                NULL),
-                     0);
-    while (model_load(m, NULL, NULL) == 1)
-        ;
+    struct model *m = load_far(&far);
     answer(one, N, false, &far.host.d, m);
     answer(other, N, true, &far.host.d, m);
     assert_memory_equal(one, other, sizeof(one));
+    model_close(m);
+    far_close(&far);
+}
+
+/* Whoever keeps intermediate results finds the logits that the word was chosen from, not the next.
+ */
+static void test_kept_logits(void **state)
+{
+    (void)state;
+    struct far far;
+    struct engine *e;
+    struct model *m = load_far(&far);
+    size_t vocab = (size_t)m->config.thinker.vocab, best = 0;
+    float *logits = malloc(vocab * sizeof(float));
+    const struct sampling greedy = {0};
+    const struct engine_opts o = {.model = m,
+                                  .device = &far.host.d,
+                                  .context = 256,
+                                  .sampling = &greedy};
+    assert_int_equal(engine_open(&e, &o, NULL), 0);
+    engine_keep(e);
+    assert_int_equal(engine_turn(e, NULL), 0);
+    assert_int_equal(engine_text(e, "how do you do", NULL), 0);
+    assert_int_equal(engine_answer(e, NULL), 0);
+    for (int word = 0; word < 4; word++) {
+        int32_t id;
+        assert_int_equal(engine_next(e, &id, NULL), 1);
+        engine_ahead(e);
+        engine_logits(e, logits);
+        for (size_t i = 0; i < vocab; i++)
+            best = logits[i] > logits[best] ? i : best;
+        assert_int_equal(id, best);
+    }
+    engine_close(e);
+    free(logits);
     model_close(m);
     far_close(&far);
 }
@@ -336,6 +377,7 @@ int main(void)
         cmocka_unit_test(test_template),
         cmocka_unit_test(test_seeds),
         cmocka_unit_test(test_ahead_changes_nothing),
+        cmocka_unit_test(test_kept_logits),
         cmocka_unit_test(test_state),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

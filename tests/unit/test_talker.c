@@ -344,7 +344,7 @@ static void options_are_checked(void **state)
     refuses(s, (struct talker_opts){.speaker = "bob"},
             "speaker \"bob\" is unknown; the model has chelsie, ethan, aiden");
     refuses(s, (struct talker_opts){.newline = -1}, "newline is token -1");
-    refuses(s, (struct talker_opts){.positions = 9}, "9 positions");
+    refuses(s, (struct talker_opts){.positions = 9}, "9 positions, expected 10");
     refuses(s, (struct talker_opts){.positions = c->text.max_positions + 1}, "positions");
     c->text.vocab = 1024;
     refuses(s, (struct talker_opts){0}, "0 codes");
