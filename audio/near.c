@@ -29,7 +29,8 @@ enum {
     BANDS = 18,
     HIGHEST = 5,   /* bands that count */
     ECHO_MIN = 4,  /* bands with echo that make a period worth learning from */
-    SETTLED = 200, /* such periods until the leak is trusted */
+    FIRST = 50,    /* such periods in which it may be all echo, whatever the score */
+    SETTLED = 200, /* ... until the leak is trusted */
     WINDOW = 2 * NEAR_PERIOD,
 };
 #define LOW_HZ     150.0f
@@ -130,6 +131,14 @@ static float clamp(float x, float least, float most)
     return fminf(fmaxf(x, least), most);
 }
 
+/* Who talks into our first words is not to be learnt as echo, or nobody is heard for seconds. */
+static float step_of(const struct near *n, bool up)
+{
+    if (n->learnt < SETTLED)
+        return up && n->learnt >= FIRST && n->score > HELD ? STEP : STEP_FIRST;
+    return n->score > HELD ? STEP_NEAR : STEP;
+}
+
 /* One band: its z, and what is learnt from it. Returns whether there was echo. */
 static bool judge_band(struct near *n, int b, float predicted, float rest, float *z)
 {
@@ -140,9 +149,8 @@ static bool judge_band(struct near *n, int b, float predicted, float rest, float
     *z = clamp(decibel(rest / (leaked + NOISE_OVER * n->noise[b])), Z_MIN, Z_MAX);
     if (n->echo[b] < 10.0f * n->noise[b])
         return false;
-    float step = n->learnt < SETTLED ? STEP_FIRST : n->score > HELD ? STEP_NEAR : STEP;
     bool above = decibel(rest / n->echo[b]) > n->leak[b];
-    n->leak[b] += step * (above ? QUANTILE : QUANTILE - 1.0f);
+    n->leak[b] += step_of(n, above) * (above ? QUANTILE : QUANTILE - 1.0f);
     return true;
 }
 

@@ -45,7 +45,7 @@ static const char help[] =
     "  --gain              automatic gain of the microphone\n"
     "  --delay-ms N        from loudspeaker to microphone beyond what the devices report\n"
     "  --end-ms N          silence that ends your turn (default 600)\n"
-    "  --confirm-ms N      so much speech interrupts it (default 450)\n"
+    "  --confirm-ms N      so much speech interrupts it (default 650)\n"
     "  --tell-cut          the model is told where it was interrupted\n"
     "  --device D          auto, cpu, cuda ... (default auto)\n"
     "  --threads N         threads of the CPU device (default: one per processor)\n"

@@ -236,10 +236,14 @@ static bool doubtful(const struct turn *t, float probability)
     return t->speech && !t->deaf && reached(t->now, t->hold_from) && probability >= bar;
 }
 
-/* Before any sound it costs nothing to be wrong: as much speech as makes a turn is enough. */
+/* Before any sound it costs nothing to be wrong: as much speech as makes a turn is enough. Of a
+ * short word alone nobody knows whether it is "okay" or "stop"; who says it again means it. */
 static bool confirmed(const struct turn *t)
 {
-    return t->voiced >= (t->played ? t->for_.confirm : t->for_.min_speech);
+    if (!t->played)
+        return t->voiced >= t->for_.min_speech;
+    bool insists = !reached(t->onset_at, t->insist_until);
+    return t->voiced >= (insists ? t->for_.confirm / 2 : t->for_.confirm);
 }
 
 /* -- IDLE ------------------------------------------------------------------------------------- */
@@ -575,10 +579,15 @@ static void held_onset(struct turn *t, const struct turn_event *e, struct turn_a
 static void held_end(struct turn *t, const struct turn_event *e, struct turn_actions *a)
 {
     (void)e;
-    if (t->doubt && confirmed(t))
+    if (!t->doubt)
+        return;
+    if (confirmed(t)) {
         interrupt(t, a);
-    else if (t->doubt)
-        release(t, a);
+        return;
+    }
+    if (t->voiced >= t->for_.min_speech)
+        t->insist_until = t->now + t->for_.insist;
+    release(t, a);
 }
 
 static void held_not_speech(struct turn *t, const struct turn_event *e, struct turn_actions *a)

@@ -136,7 +136,8 @@ struct turn_opts {
     float likely;              /* its probability for "finished"; 0.8 */
     float unlikely;            /* its probability for "unfinished"; 0.2 */
     int turn_max_ms;           /* the longest turn; 60000 */
-    int confirm_ms;            /* so much speech during a reply is meant to interrupt it; 450 */
+    int confirm_ms;            /* so much speech during a reply is meant to interrupt it; 650 */
+    int insist_ms;             /* after less than that half of it is enough for so long; 1500 */
     float confirm_probability; /* a period counts as speech from here on; 0.6 */
     float hold_probability;    /* a reply is held from here on; 0.5 */
     int held_max_ms;           /* doubt that lasts longer was none; 2000 */
@@ -157,7 +158,8 @@ struct turn {
     enum turn_state state;
     struct turn_times {
         uint64_t preroll, min_speech, speculate, end, end_likely, silence_max, turn_max, confirm,
-            held_max, grace, settle, undo, slow, think_max, speak_max, device_wait, follow_up;
+            insist, held_max, grace, settle, undo, slow, think_max, speak_max, device_wait,
+            follow_up;
     } for_; /* lengths in samples */
     float likely, unlikely, confirm_probability, hold_probability, settle_probability;
     bool wake_needed;
@@ -195,7 +197,7 @@ struct turn {
     float hold_bar;     /* not held below */
     uint64_t own;       /* own sound since the canceller started, up to for_.settle */
     bool doubt;         /* HELD: is it speech? */
-    uint64_t held_at, doubt_at;
+    uint64_t held_at, doubt_at, insist_until;
     bool compact_due; /* the context was full; room is made after the reply */
 
     /* The conversation. */

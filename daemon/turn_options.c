@@ -28,10 +28,10 @@ struct length {
 static const struct length lengths[] = {
     LENGTH(preroll, 300),       LENGTH(min_speech, 200),  LENGTH(speculate, 200),
     LENGTH(end, 600),           LENGTH(end_likely, 300),  LENGTH(silence_max, 2000),
-    LENGTH(turn_max, 60000),    LENGTH(confirm, 450),     LENGTH(held_max, 2000),
+    LENGTH(turn_max, 60000),    LENGTH(confirm, 650),     LENGTH(held_max, 2000),
     LENGTH(grace, 150),         LENGTH(settle, 1500),     LENGTH(undo, 500),
     LENGTH(slow, 2500),         LENGTH(think_max, 60000), LENGTH(speak_max, 600000),
-    LENGTH(device_wait, 10000), LENGTH(follow_up, 8000),
+    LENGTH(device_wait, 10000), LENGTH(follow_up, 8000),  LENGTH(insist, 1500),
 };
 
 struct share {
@@ -102,6 +102,7 @@ int turn_init(struct turn *t, const struct turn_opts *o, uint64_t now, struct pr
         o = &standard;
     int rate = o->sample_rate ? o->sample_rate : 16000;
     *t = (struct turn){.now = now, .silent_at = now, .hear_to = now, .voiced_at = now};
+    t->insist_until = now;
     t->wake_needed = o->wake_needed;
     t->lapsed = true; /* there is no conversation yet */
     if (rate < 1000 || rate > 384000)

@@ -133,10 +133,10 @@ static void test_end_likely(void **unused)
 static void test_barge_in(void **unused)
 {
     (void)unused;
-    /* Late: held at once, dropped after 450 ms of speech; the new turn has it from its start. */
+    /* Late: held at once, dropped after 650 ms of speech; the new turn has it from its start. */
     SCRIPT(NULL, 8000,
            QUESTION "6000 speech_onset: held hold\n"
-                    "6450 tick: listening drop truncate hear@5700\n"
+                    "6650 tick: listening drop truncate hear@5700\n"
                     "7200 tick: listening hear_end\n"
                     "7600 tick: thinking commit\n",
            ASK, ONSET(6000), END(7000));
@@ -148,7 +148,7 @@ static void test_barge_in(void **unused)
     /* Early, but the sound has been heard: once the canceller is not known to have settled, a
      * clearer voice is wanted. */
     SCRIPT(NULL, 4000,
-           QUESTION "3300 tick: held hold\n3650 tick: listening drop truncate hear@2900\n", ASK,
+           QUESTION "3300 tick: held hold\n3850 tick: listening drop truncate hear@2900\n", ASK,
            {3200, TURN_SPEECH_ONSET, 0, 0.7f}, {3300, TURN_TICK, 0, 0.85f},
            {3400, TURN_TICK, 0, 0.9f});
 }
@@ -160,31 +160,57 @@ static void test_undo(void **unused)
      * hearing goes on 300 ms before the onset, but nothing is heard twice. */
     SCRIPT(NULL, 4800,
            QUESTION "3000 speech_onset: held hold\n"
-                    "3450 tick: listening drop roll_back@2700\n"
+                    "3650 tick: listening drop roll_back@2700\n"
                     "4200 tick: listening hear_end\n"
                     "4600 tick: thinking commit\n",
            ASK, ONSET(3000), END(4000));
     /* In the grace time: held when it is over, the speech counts from its onset. */
-    SCRIPT(NULL, 3300, QUESTION "2750 tick: held hold\n3080 tick: listening drop roll_back@2330\n",
+    SCRIPT(NULL, 3300, QUESTION "2750 tick: held hold\n3280 tick: listening drop roll_back@2330\n",
            ASK, ONSET(2630));
 }
 
 static void test_cough(void **unused)
 {
     (void)unused;
-    /* A cough, "mhm": shorter than 450 ms; it resumes when it ends. */
+    /* A cough, "okay": shorter than 650 ms; it resumes when it ends. */
     SCRIPT(NULL, 8000,
            QUESTION "6000 speech_onset: held hold\n"
-                    "6400 speech_end: speaking resume\n"
+                    "6190 speech_end: speaking resume\n"
                     "7000 speech_onset: held hold\n"
-                    "7250 speech_end: speaking resume\n",
-           ASK, ONSET(6000), END(6400), ONSET(7000), END(7250));
+                    "7600 speech_end: speaking resume\n",
+           ASK, ONSET(6000), END(6190), ONSET(7000), END(7600));
     /* A judge knows earlier, and the rest of it does not hold again. */
     SCRIPT(NULL, 8000, QUESTION "6000 speech_onset: held hold\n6150 not_speech: speaking resume\n",
            ASK, ONSET(6000), EVENT(6150, NOT_SPEECH), END(7500));
     /* Only periods that are clearly speech count. */
     SCRIPT(NULL, 8000, QUESTION "6000 speech_onset: held hold\n6500 speech_end: speaking resume\n",
            ASK, ONSET(6000), {6350, TURN_TICK, 0, 0.3f}, {6500, TURN_SPEECH_END, 150, 0});
+}
+
+static void test_insist(void **unused)
+{
+    (void)unused;
+    /* A short word may be "okay" or "stop"; who says it again within a second and a half means it.
+     */
+    SCRIPT(NULL, 8300,
+           QUESTION "6000 speech_onset: held hold\n"
+                    "6400 speech_end: speaking resume\n"
+                    "7890 speech_onset: held hold\n"
+                    "8220 tick: listening drop truncate hear@7590\n",
+           ASK, ONSET(6000), END(6400), ONSET(7890));
+    /* Later it is the first time again. What was no speech does not count. */
+    SCRIPT(NULL, 11000,
+           QUESTION "6000 speech_onset: held hold\n"
+                    "6400 speech_end: speaking resume\n"
+                    "7900 speech_onset: held hold\n"
+                    "8500 speech_end: speaking resume\n",
+           ASK, ONSET(6000), END(6400), ONSET(7900), END(8500));
+    SCRIPT(NULL, 9000,
+           QUESTION "6000 speech_onset: held hold\n"
+                    "6400 not_speech: speaking resume\n"
+                    "7000 speech_onset: held hold\n"
+                    "7600 speech_end: speaking resume\n",
+           ASK, ONSET(6000), EVENT(6400, NOT_SPEECH), END(6500), ONSET(7000), END(7600));
 }
 
 static void test_echo_only(void **unused)
@@ -199,11 +225,11 @@ static void test_din(void **unused)
 {
     (void)unused;
     /* A television behind: held for two seconds at most, then only for a clearer voice. */
-    SCRIPT(NULL, 11500,
+    SCRIPT(NULL, 11700,
            QUESTION "6000 speech_onset: held hold\n"
                     "8000 tick: speaking resume\n"
                     "11000 tick: held hold\n"
-                    "11450 tick: listening drop truncate hear@10700\n",
+                    "11650 tick: listening drop truncate hear@10700\n",
            ASK, NOISE(6000), {11000, TURN_TICK, 0, 0.9f});
 }
 
@@ -296,7 +322,7 @@ static void test_devices(void **unused)
            EVENT(500, SPEAKER_LOST), ASK, EVENT(4000, SPEAKER_BACK));
     SCRIPT(NULL, 6000,
            QUESTION "4000 speaker_lost: held hold earcon:lost\n"
-                    "5450 tick: listening drop truncate hear@4700\n",
+                    "5650 tick: listening drop truncate hear@4700\n",
            ASK, EVENT(4000, SPEAKER_LOST), ONSET(5000));
     /* The microphone goes in mid-speech; half a question is none. */
     SCRIPT(NULL, 6000,
@@ -363,7 +389,7 @@ static void test_long(void **unused)
            "4000 tick: thinking hear_end commit earcon:cut\n"
            "4500 answer_ready: speaking play\n" /* he goes on, and is not heard */
            "6500 speech_onset: held hold\n"     /* until he breathes */
-           "6950 tick: listening drop truncate hear@6200\n",
+           "7150 tick: listening drop truncate hear@6200\n",
            ONSET(1000), EVENT(4500, ANSWER_READY), END(6300), ONSET(6500));
     /* With a pause now and then it ends all the same. */
     SCRIPT(&o, 4500,
@@ -417,9 +443,9 @@ static void test_full(void **unused)
     /* In the reply: afterwards. */
     SCRIPT(NULL, 7000, QUESTION "6000 answer_ended: idle compact\n", ASK, EVENT(5000, CONTEXT_FULL),
            EVENT(6000, ANSWER_ENDED));
-    SCRIPT(NULL, 6600,
+    SCRIPT(NULL, 6800,
            QUESTION "6000 speech_onset: held hold\n"
-                    "6450 tick: listening drop truncate compact hear@5700\n",
+                    "6650 tick: listening drop truncate compact hear@5700\n",
            ASK, EVENT(5000, CONTEXT_FULL), ONSET(6000));
 }
 
@@ -464,12 +490,12 @@ static void test_aftermath(void **unused)
     (void)unused;
     /* A turn that was ended by force is not taken up again. */
     const struct turn_opts o = {.turn_max_ms = 3000};
-    SCRIPT(&o, 5400,
+    SCRIPT(&o, 5600,
            "1000 speech_onset: listening hear@700\n"
            "4000 tick: thinking hear_end commit earcon:cut\n"
            "4500 answer_ready: speaking play\n"
            "4750 speech_onset: held hold\n"
-           "5200 tick: listening drop truncate hear@4450\n",
+           "5400 tick: listening drop truncate hear@4450\n",
            ONSET(1000), EVENT(4500, ANSWER_READY), END(4600), ONSET(4750));
     /* Thinking does not count for the longest turn. */
     SCRIPT(&o, 9000,
@@ -486,7 +512,7 @@ static void test_aftermath(void **unused)
            QUESTION "5000 speaker_lost: held hold earcon:lost\n"
                     "5500 speaker_back: speaking resume earcon:back\n"
                     "7000 tick: held hold\n"
-                    "7050 tick: listening drop truncate hear@6300\n",
+                    "7250 tick: listening drop truncate hear@6300\n",
            ASK, EVENT(5000, SPEAKER_LOST), EVENT(5500, SPEAKER_BACK),
            {6600, TURN_SPEECH_ONSET, 0, 0.7f});
     /* Room is made once for one full context. */
@@ -510,27 +536,17 @@ static void test_aftermath(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_plain),
-        cmocka_unit_test(test_five_turns),
-        cmocka_unit_test(test_pause),
-        cmocka_unit_test(test_end_likely),
-        cmocka_unit_test(test_barge_in),
-        cmocka_unit_test(test_undo),
-        cmocka_unit_test(test_cough),
-        cmocka_unit_test(test_echo_only),
-        cmocka_unit_test(test_din),
-        cmocka_unit_test(test_while_thinking),
-        cmocka_unit_test(test_two_quick_turns),
-        cmocka_unit_test(test_devices),
-        cmocka_unit_test(test_overflow),
-        cmocka_unit_test(test_slow),
-        cmocka_unit_test(test_empty),
-        cmocka_unit_test(test_long),
-        cmocka_unit_test(test_silence),
-        cmocka_unit_test(test_noise),
-        cmocka_unit_test(test_full),
-        cmocka_unit_test(test_wake),
-        cmocka_unit_test(test_mute),
+        cmocka_unit_test(test_plain),          cmocka_unit_test(test_five_turns),
+        cmocka_unit_test(test_pause),          cmocka_unit_test(test_end_likely),
+        cmocka_unit_test(test_barge_in),       cmocka_unit_test(test_undo),
+        cmocka_unit_test(test_cough),          cmocka_unit_test(test_insist),
+        cmocka_unit_test(test_echo_only),      cmocka_unit_test(test_din),
+        cmocka_unit_test(test_while_thinking), cmocka_unit_test(test_two_quick_turns),
+        cmocka_unit_test(test_devices),        cmocka_unit_test(test_overflow),
+        cmocka_unit_test(test_slow),           cmocka_unit_test(test_empty),
+        cmocka_unit_test(test_long),           cmocka_unit_test(test_silence),
+        cmocka_unit_test(test_noise),          cmocka_unit_test(test_full),
+        cmocka_unit_test(test_wake),           cmocka_unit_test(test_mute),
         cmocka_unit_test(test_aftermath),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
