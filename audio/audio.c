@@ -284,6 +284,19 @@ static int open_all(struct audio *a, const struct audio_opts *o,
     return err;
 }
 
+/* Its threads ask for it again and again, and cannot say anything: so it is found out here. */
+static void try_realtime(struct problems *why)
+{
+    int err = thread_realtime(true);
+    if (err == 0)
+        err = thread_realtime(false);
+    if (err < 0)
+        problem_add(why, 0,
+                    "audio: real-time priority is refused (%s; the limit is LimitRTPRIO= or rtprio "
+                    "in limits.conf): sound may break off while the machine is busy",
+                    strerror(-err));
+}
+
 int audio_open_kinds(struct audio **ret, const struct audio_opts *o,
                      const struct audio_device_kind *const *kinds, struct problems *why)
 {
@@ -309,6 +322,8 @@ int audio_open_kinds(struct audio **ret, const struct audio_opts *o,
         audio_close(a);
         return err;
     }
+    if (a->realtime && !a->unpaced)
+        try_realtime(why);
     *ret = a;
     return 0;
 }

@@ -31,7 +31,7 @@ struct audio_opts {
     const char *playback; /* "alsa:default" */
     int rate;             /* 48000; the rate of audio_read and of the player */
     bool unpaced;         /* wav: and null: as fast as they are read */
-    bool realtime;        /* ask for real-time priority; refused is a note, no error */
+    bool realtime;        /* ask for real-time priority; refused is a note in `why`, no error */
     struct player *player;
 };
 

@@ -30,7 +30,7 @@ struct live_opts {
     struct session *session; /* open, with speech; borrowed, the work thread's until stopped */
     const char *capture, *playback; /* as audio_opts */
     int rate;                       /* of the devices; 48000 */
-    bool realtime;                  /* ask for real-time priority */
+    bool realtime;                  /* as audio_opts: refused is a note in live_open's `why` */
     bool no_cancel;                 /* the devices have their own echo canceller */
     bool noise, gain;               /* suppress noise, automatic gain */
     int delay_ms;                   /* loudspeaker to microphone, beyond what the devices report */

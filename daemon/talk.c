@@ -348,6 +348,14 @@ static void say_figures(const struct live_stats *st)
             (double)st->erle);
 }
 
+/* What is not as it might be, but no reason to end. */
+static void say_notes(const struct talk *t, struct problems *why)
+{
+    for (size_t i = 0; i < why->n && !t->quiet; i++)
+        fprintf(stderr, "parley: %s\n", why->text[i]);
+    problems_free(why);
+}
+
 static int run(struct talk *t, struct session *session, FILE *events, struct problems *why)
 {
     struct live *l = NULL;
@@ -357,9 +365,11 @@ static int run(struct talk *t, struct session *session, FILE *events, struct pro
     t->live.session = session;
     t->live.turn = &t->turn;
     t->live.texts = true;
+    t->live.realtime = true;
     int err = live_open(&l, &t->live, why);
     if (err < 0)
         return err;
+    say_notes(t, why);
     err = open_terminal(&terminal); /* before the threads: they inherit the blocked signals */
     if (err == 0)
         err = live_start(l, why);

@@ -11,11 +11,15 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <linux/capability.h>
 #include <math.h>
 #include <sndfile.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "audio/audio.h"
 #include "audio/device.h"
@@ -125,6 +129,38 @@ static int read_until(struct audio *a, int wanted, int periods, float *level)
     for (int i = 0; i < PERIOD; i++)
         *level += mic[i] / PERIOD;
     return told;
+}
+
+/* For what must come, however busy the machine is. */
+enum { PATIENCE_S = 20 };
+
+/* Reads until one of `wanted` is told. */
+static void await(struct audio *a, int wanted, float *level)
+{
+    double until = clock_seconds() + PATIENCE_S;
+    int told = 0;
+    while ((told & wanted) == 0 && clock_seconds() < until)
+        told = read_until(a, wanted, 1, level);
+    assert_int_equal(told & wanted, wanted);
+}
+
+/* Reads until the microphone's level is `wanted`; neither side may be lost or found meanwhile. */
+static void await_level(struct audio *a, float wanted)
+{
+    double until = clock_seconds() + PATIENCE_S;
+    float level = -1.0f;
+    while (fabsf(level - wanted) > 1e-3f && clock_seconds() < until)
+        assert_int_equal(read_until(a, 0, 1, &level) & ~AUDIO_OVERRUN, 0);
+    assert_true(fabsf(level - wanted) <= 1e-3f);
+}
+
+static void await_count(struct audio *a, const _Atomic int *count, int wanted)
+{
+    double until = clock_seconds() + PATIENCE_S;
+    float level;
+    while (atomic_load(count) < wanted && clock_seconds() < until)
+        assert_int_equal(read_until(a, 0, 1, &level) & ~AUDIO_OVERRUN, 0);
+    assert_int_equal(atomic_load(count), wanted);
 }
 
 static void test_options(void **unused)
@@ -248,9 +284,9 @@ static void test_paced(void **unused)
     audio_stats(a, &s);
     print_message("150 periods in %.3f s, far end %d periods late, delay %d samples\n", took, first,
                   (int)s.play_delay);
-    assert_true(took > 1.3 && took < 15.0); /* the machine may be busy */
-    assert_in_range(first, 1, 30);
-    assert_in_range(loud, 30, 101); /* 100, unless the threads are kept waiting */
+    assert_true(took > 1.0 && took < 15.0); /* the machine may be busy */
+    assert_in_range(first, 1, 100);         /* 5 or so, as above */
+    assert_in_range(loud, 30, 101);         /* 100, unless the threads are kept waiting */
     assert_in_range(s.play_delay, 400, 4800);
     audio_close(a);
     player_close(p);
@@ -291,22 +327,21 @@ static void test_unplug(void **unused)
     float level;
     const int lost[] = {AUDIO_MIC_LOST, AUDIO_SPEAKER_LOST};
     const int back[] = {AUDIO_MIC_BACK, AUDIO_SPEAKER_BACK};
-    read_until(a, 0, 20, &level);
-    assert_true(fabsf(level - 0.25f) < 1e-3f);
+    await_level(a, 0.25f);
     for (int d = 0; d < 2; d++) {
         atomic_store(&faults[d].open, -ENODEV);
         atomic_store(&faults[d].transfer, -ENODEV);
-        assert_int_equal(read_until(a, lost[d], 100, &level) & lost[d], lost[d]);
+        await(a, lost[d], &level);
         double began = clock_seconds();
-        assert_int_equal(read_until(a, lost[d] | back[d], 30, &level), 0); /* told once */
+        assert_int_equal(read_until(a, lost[d] | back[d], 30, &level) & ~AUDIO_OVERRUN,
+                         0); /* told once */
         double took = clock_seconds() - began;
         assert_true(took > 0.15); /* at the pace of time */
         assert_true(d == 1 || level == 0.0f);
         atomic_store(&faults[d].transfer, 0);
         atomic_store(&faults[d].open, 0);
-        assert_int_equal(read_until(a, back[d], 300, &level) & back[d], back[d]);
-        read_until(a, 0, 20, &level);
-        assert_true(fabsf(level - 0.25f) < 1e-3f);
+        await(a, back[d], &level);
+        await_level(a, 0.25f);
         assert_int_equal(atomic_load(&faults[d].opened), 2);
     }
     audio_stats(a, &s);
@@ -326,9 +361,9 @@ static void test_stall(void **unused)
     float level;
     read_until(a, 0, 20, &level);
     atomic_store(&faults[AUDIO_CAPTURE].transfer, -EAGAIN);
-    assert_true(read_until(a, AUDIO_MIC_LOST, 300, &level) & AUDIO_MIC_LOST);
+    await(a, AUDIO_MIC_LOST, &level);
     atomic_store(&faults[AUDIO_CAPTURE].transfer, 0);
-    assert_true(read_until(a, AUDIO_MIC_BACK, 300, &level) & AUDIO_MIC_BACK);
+    await(a, AUDIO_MIC_BACK, &level);
     audio_close(a);
     player_close(p);
 }
@@ -344,8 +379,13 @@ static void test_xruns(void **unused)
     for (int i = 0; i < 5; i++) {
         atomic_store(&faults[0].once, AUDIO_XRUN);
         atomic_store(&faults[1].once, AUDIO_XRUN);
-        assert_int_equal(read_until(a, 0, 10, &level) & (AUDIO_MIC_LOST | AUDIO_SPEAKER_LOST), 0);
+        double until = clock_seconds() + PATIENCE_S;
+        while (atomic_load(&faults[0].once) + atomic_load(&faults[1].once) > 0 &&
+               clock_seconds() < until)
+            assert_int_equal(read_until(a, 0, 5, &level) & (AUDIO_MIC_LOST | AUDIO_SPEAKER_LOST),
+                             0);
     }
+    read_until(a, 0, 20, &level); /* they are counted behind the transfer */
     audio_stats(a, &s);
 
     assert_true(s.overruns == 5 && s.underruns == 5 && s.mic_lost == 0);
@@ -358,16 +398,13 @@ static void test_mute(void **unused)
     (void)unused;
     struct player *p = open_player();
     struct audio *a = open_fault(p);
-    float level;
-    read_until(a, 0, 20, &level);
+    await_level(a, 0.25f);
     audio_mute(a, true);
-    assert_int_equal(read_until(a, AUDIO_MIC_LOST | AUDIO_MIC_BACK, 30, &level), 0);
-    assert_true(level == 0.0f);
-    assert_int_equal(atomic_load(&faults[AUDIO_CAPTURE].closed), 1);
+    await_count(a, &faults[AUDIO_CAPTURE].closed, 1);
+    await_level(a, 0.0f);
     assert_int_equal(atomic_load(&faults[AUDIO_PLAYBACK].closed), 0);
     audio_mute(a, false);
-    assert_int_equal(read_until(a, AUDIO_MIC_LOST | AUDIO_MIC_BACK, 40, &level), 0);
-    assert_true(fabsf(level - 0.25f) < 1e-3f);
+    await_level(a, 0.25f);
     audio_close(a);
     player_close(p);
 }
@@ -382,15 +419,16 @@ static void test_mute_lost(void **unused)
     float level;
     read_until(a, 0, 20, &level);
     audio_mute(a, true);
+    await_count(a, &mic->closed, 1);
     atomic_store(&mic->open, -ENODEV); /* unplugged while muted */
     assert_int_equal(read_until(a, AUDIO_MIC_LOST, 10, &level), 0);
     audio_mute(a, false);
-    assert_true(read_until(a, AUDIO_MIC_LOST, 100, &level) & AUDIO_MIC_LOST);
+    await(a, AUDIO_MIC_LOST, &level);
     audio_mute(a, true);
     assert_int_equal(read_until(a, AUDIO_MIC_BACK, 10, &level), 0);
     atomic_store(&mic->open, 0); /* ... and plugged in again */
     audio_mute(a, false);
-    assert_true(read_until(a, AUDIO_MIC_BACK, 100, &level) & AUDIO_MIC_BACK);
+    await(a, AUDIO_MIC_BACK, &level);
     audio_close(a);
     player_close(p);
 }
@@ -405,14 +443,54 @@ static void test_stale(void **unused)
     float level;
     read_until(a, 0, 20, &level);
     atomic_store(&mic->once, -ESTALE);
-    assert_int_equal(read_until(a, AUDIO_MIC_LOST, 30, &level) & AUDIO_MIC_LOST, 0);
-    assert_int_equal(atomic_load(&mic->opened), 2);
+    await_count(a, &mic->opened, 2);
+    await_level(a, 0.25f);
     atomic_store(&mic->open, -ENODEV);
     atomic_store(&mic->once, -ESTALE);
-    assert_true(read_until(a, AUDIO_MIC_LOST, 100, &level) & AUDIO_MIC_LOST);
+    await(a, AUDIO_MIC_LOST, &level);
     atomic_store(&mic->open, 0);
-    assert_true(read_until(a, AUDIO_MIC_BACK, 100, &level) & AUDIO_MIC_BACK);
+    await(a, AUDIO_MIC_BACK, &level);
     audio_close(a);
+    player_close(p);
+}
+
+/* The calling thread with or without the right to real-time priority. */
+static void may_have_realtime(bool may)
+{
+    static struct rlimit limit;
+    static uint32_t effective;
+    struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct data[2];
+    assert_int_equal(syscall(SYS_capget, &head, data), 0);
+    if (!may) {
+        assert_int_equal(getrlimit(RLIMIT_RTPRIO, &limit), 0);
+        effective = data[0].effective;
+    }
+    data[0].effective = may ? effective : effective & ~(1u << CAP_SYS_NICE);
+    const struct rlimit now = {may ? limit.rlim_cur : 0, limit.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_RTPRIO, &now), 0);
+    assert_int_equal(syscall(SYS_capset, &head, data), 0);
+}
+
+/* Asked for and not granted, real-time priority is a note; the devices are open. */
+static void test_no_realtime(void **unused)
+{
+    (void)unused;
+    struct player *p = open_player();
+    struct problems why = {0};
+    struct audio *a = NULL;
+    struct audio_opts o = {.capture = "null", .playback = "null", .player = p};
+    may_have_realtime(false);
+    assert_int_equal(audio_open(&a, &o, &why), 0);
+    assert_int_equal(why.n, 0);
+    audio_close(a);
+    o.realtime = true;
+    assert_int_equal(audio_open(&a, &o, &why), 0);
+    assert_int_equal(why.n, 1);
+    assert_non_null(strstr(why.text[0], "real-time priority is refused"));
+    audio_close(a);
+    may_have_realtime(true);
+    problems_free(&why);
     player_close(p);
 }
 
@@ -434,12 +512,12 @@ static void test_list(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_options),   cmocka_unit_test(test_unpaced),
-        cmocka_unit_test(test_paced),     cmocka_unit_test(test_wake),
-        cmocka_unit_test(test_unplug),    cmocka_unit_test(test_stall),
-        cmocka_unit_test(test_xruns),     cmocka_unit_test(test_mute),
-        cmocka_unit_test(test_mute_lost), cmocka_unit_test(test_stale),
-        cmocka_unit_test(test_list),
+        cmocka_unit_test(test_options),     cmocka_unit_test(test_unpaced),
+        cmocka_unit_test(test_paced),       cmocka_unit_test(test_wake),
+        cmocka_unit_test(test_unplug),      cmocka_unit_test(test_stall),
+        cmocka_unit_test(test_xruns),       cmocka_unit_test(test_mute),
+        cmocka_unit_test(test_mute_lost),   cmocka_unit_test(test_stale),
+        cmocka_unit_test(test_no_realtime), cmocka_unit_test(test_list),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -7,14 +7,17 @@
 #include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -256,6 +259,26 @@ static void test_files_are_whole(void **unused)
     assert_int_equal(state_write("/dev/full", "f", 0600, "x", 1), -ENOTDIR);
 }
 
+/* Where memory may not be locked, that is said. */
+static void test_memory_not_locked(void **unused)
+{
+    (void)unused;
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        const struct rlimit little = {65536, 65536};
+        struct problems why = {0};
+        bool limited = setrlimit(RLIMIT_MEMLOCK, &little) == 0;
+        service_lock_memory(&why);
+        bool said = why.n == 1 && strstr(why.text[0], "memory is not locked") != NULL;
+        problems_free(&why);
+        _exit(limited && said ? 0 : 1);
+    }
+    int status = -1;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, make_dir, remove_dir)
 
 int main(void)
@@ -272,6 +295,7 @@ int main(void)
         TEST(test_rubbish_record),
         TEST(test_no_directory),
         TEST(test_files_are_whole),
+        TEST(test_memory_not_locked),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
