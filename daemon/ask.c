@@ -277,15 +277,30 @@ static int check_length(const struct session *s, const struct turn *t, struct pr
                        t->file, t->seconds, tokens, room);
 }
 
-static int hear(struct session *s, const struct turn *t, struct problems *why)
+/* Half an hour of sound takes minutes on a CPU. */
+static void show_heard(const struct ask *a, const struct turn *t, size_t samples, double *shown)
+{
+    double now = clock_seconds();
+    if (a->quiet || !isatty(STDERR_FILENO) || now - *shown < 0.5)
+        return;
+    *shown = now;
+    fprintf(stderr, "\r\033[Kheard %.0f of %.0f s\r", (double)samples / QUESTION_RATE, t->seconds);
+}
+
+static int hear(const struct ask *a, struct session *s, const struct turn *t, struct problems *why)
 {
     float *pcm = NULL;
     size_t n = 0;
+    double start = clock_seconds(), shown = start;
     int err = check_length(s, t, why);
     if (err == 0)
         err = sound_file_read(&pcm, &n, t->file, why);
-    for (size_t at = 0; err == 0 && at < n; at += PIECE)
+    for (size_t at = 0; err == 0 && at < n; at += PIECE) {
         err = session_hear(s, pcm + at, n - at < PIECE ? n - at : PIECE, why);
+        show_heard(a, t, at, &shown);
+    }
+    if (shown > start)
+        fprintf(stderr, "\033[K");
     free(pcm);
     return err;
 }
@@ -381,7 +396,9 @@ static int print_json(const struct session *s, int turn, const struct turn *t,
 
 static void print_summary(const struct session *s, const struct reply_stats *st)
 {
-    fprintf(stderr, "[%d tokens, first after %.0f ms", st->tokens, 1e3 * st->first_token_s);
+    fprintf(stderr, "[%d tokens", st->tokens);
+    if (st->tokens > 0)
+        fprintf(stderr, ", first after %.0f ms", 1e3 * st->first_token_s);
     if (st->frames > 0)
         fprintf(stderr, "; %.2f s of sound, first after %.0f ms, rtf %.2f",
                 (double)st->samples / (s->model->config.code2wav.frame_samples * 12.5),
@@ -421,7 +438,7 @@ static int answer_turn(const struct ask *a, struct session *s, int turn, struct 
     struct answer answer = {0};
     int err = engine_turn(s->engine, why);
     if (err == 0)
-        err = t->file ? hear(s, t, why) : engine_text(s->engine, t->text, why);
+        err = t->file ? hear(a, s, t, why) : engine_text(s->engine, t->text, why);
     if (err == 0)
         err = reply_begin(&r, s, &a->reply, why);
     if (err == 0 && dump != NULL)

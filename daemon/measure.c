@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/thread.h"
 #include "base/util.h"
@@ -436,11 +437,11 @@ static int runs(struct bench *b, struct session *s, struct encoder *e, const flo
         err = one_run(b, s, e, mel, why);
         for (int f = 0; i < 0 && f < FIGURES; f++)
             b->figure[f].n = 0;
-        if (!b->json)
+        if (isatty(STDERR_FILENO))
             fprintf(stderr, "\rrun %d of %d", i + 1, b->runs);
     }
-    if (!b->json)
-        fprintf(stderr, "\r                \r");
+    if (isatty(STDERR_FILENO))
+        fprintf(stderr, "\r\033[K");
     if (err == 0 && b->long_context > 0)
         err = measure_long(b, s, why);
     return err;

@@ -170,7 +170,7 @@ int plan_check(const struct plan_memory *where, const struct model *m, size_t ca
 {
     struct plan_row sum = plan_sum(m);
     size_t owned = sum.owned + caches, available = where->unused;
-    char need[32], have[32];
+    char need[32], have[32], weights[32], cache[32];
     if (where->device)
         return check_device(where, m, caches, why);
     if (available == 0)
@@ -178,9 +178,11 @@ int plan_check(const struct plan_memory *where, const struct model *m, size_t ca
     bytes_text(have, sizeof(have), (double)available);
     if (owned > available)
         return problem_add(why, -ENOMEM,
-                           "memory: found %s free, expected %s for caches and buffers; a smaller "
-                           "--context needs less",
-                           have, bytes_text(need, sizeof(need), (double)owned));
+                           "memory: found %s free, expected %s: %s for weights that cannot stay in "
+                           "their files, %s for caches and buffers; a smaller --context needs less",
+                           have, bytes_text(need, sizeof(need), (double)owned),
+                           bytes_text(weights, sizeof(weights), (double)sum.owned),
+                           bytes_text(cache, sizeof(cache), (double)caches));
     if (sum.mapped + owned > available && !paging)
         return problem_add(why, -ENOMEM,
                            "memory: found %s free, expected %s to hold the weights; --paging reads "
@@ -226,11 +228,19 @@ void load_meter_show(struct load_meter *l, const struct model *m, const struct l
 void load_meter_end(struct load_meter *l, const struct model *m, int err)
 {
     const struct plan_row *row;
+    const struct plan_row sum = plan_sum(m);
+    char size[32];
     if (l->out == NULL)
         return;
     int n = model_plan(m, &row);
-    if (isatty(fileno(l->out)))
+    if (isatty(fileno(l->out))) {
         fprintf(l->out, "\r\033[K");
+        if (err >= 0)
+            fprintf(l->out, "loaded %s in %.1f s\n",
+                    bytes_text(size, sizeof(size), (double)(sum.mapped + sum.owned)),
+                    clock_seconds() - l->start);
+        return;
+    }
     for (; err >= 0 && l->row < n; l->row++)
         show_component(l, m, l->row);
 }

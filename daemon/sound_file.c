@@ -13,15 +13,29 @@
 #define SECONDS_MAX    (24 * 3600.0)
 #define FRAMES_BLOCK   4096
 #define CHANNELS_MAX   64
+#define RATE_MIN       1000
+#define RATE_MAX       768000
 
 struct sound_writer {
     SNDFILE *file;
     char *path;
 };
 
-static int refuse(struct problems *why, const char *path, const char *sentence)
+static int check_info(const SF_INFO *info, const char *path, struct problems *why)
 {
-    return problem_add(why, -EINVAL, "%s: %s", path, sentence);
+    if (info->channels < 1 || info->channels > CHANNELS_MAX)
+        return problem_add(why, -EINVAL, "%s: channels: found %d, expected 1 to %d", path,
+                           info->channels, CHANNELS_MAX);
+    if (info->samplerate < RATE_MIN || info->samplerate > RATE_MAX)
+        return problem_add(why, -EINVAL, "%s: sample rate: found %d Hz, expected %d to %d Hz", path,
+                           info->samplerate, RATE_MIN, RATE_MAX);
+    if (info->frames == 0)
+        return problem_add(why, -EINVAL, "%s: found 0 samples, expected sound", path);
+    double seconds = (double)info->frames / info->samplerate;
+    if (seconds < 0 || seconds > SECONDS_MAX)
+        return problem_add(why, -EINVAL, "%s: length: found %.0f s, expected at most %.0f s", path,
+                           seconds, SECONDS_MAX);
+    return 0;
 }
 
 static SNDFILE *open_file(const char *path, SF_INFO *info, struct problems *why)
@@ -32,18 +46,8 @@ static SNDFILE *open_file(const char *path, SF_INFO *info, struct problems *why)
         problem_add(why, -EINVAL, "%s: not a readable sound file: %s", path, sf_strerror(NULL));
         return NULL;
     }
-    const char *wrong = NULL;
-    if (info->channels < 1 || info->channels > CHANNELS_MAX)
-        wrong = "channels: expected 1 to 64";
-    else if (info->samplerate < 1000 || info->samplerate > 768000)
-        wrong = "sample rate: expected 1000 to 768000 Hz";
-    else if (info->frames == 0)
-        wrong = "found 0 samples, expected sound";
-    else if (info->frames < 0 || (double)info->frames / info->samplerate > SECONDS_MAX)
-        wrong = "length: expected at most 24 hours";
-    if (wrong == NULL)
+    if (check_info(info, path, why) == 0)
         return f;
-    refuse(why, path, wrong);
     sf_close(f);
     return NULL;
 }
@@ -79,11 +83,12 @@ static int check_samples(const float *x, size_t n, const char *path, struct prob
     float peak = 0.0f;
     for (size_t i = 0; i < n; i++) {
         if (!isfinite(x[i]))
-            return problem_add(why, -EINVAL, "%s: sample %zu is not a finite number", path, i);
+            return problem_add(why, -EINVAL, "%s: sample %zu: found %s, expected a finite number",
+                               path, i, isnan(x[i]) ? "not a number" : "infinity");
         peak = fmaxf(peak, fabsf(x[i]));
     }
     if (n == 0)
-        return refuse(why, path, "found 0 samples, expected sound");
+        return problem_add(why, -EINVAL, "%s: found 0 samples, expected sound", path);
     if (peak < SILENCE)
         return problem_add(why, -EINVAL,
                            "%s: silent: the loudest of %zu samples is %.1e of full scale, expected "

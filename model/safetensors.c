@@ -327,14 +327,16 @@ static int map_file(struct st_file *f, const char *path, struct problems *why)
 {
     struct stat st = {0};
     int err = 0;
-    f->fd = open(path, O_RDONLY | O_CLOEXEC);
+    f->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe would wait for its writer */
     if (f->fd < 0) {
         err = -errno;
         return problem_add(why, err == -ENOENT ? -EINVAL : err,
                            "%s: found no readable file (%s), expected safetensors", path,
                            strerror(-err));
     }
-    if (fstat(f->fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_size < 8)
+    if (fstat(f->fd, &st) < 0 || !S_ISREG(st.st_mode))
+        return problem_add(why, -EINVAL, "%s: found no regular file, expected safetensors", path);
+    if (st.st_size < 8)
         return problem_add(why, -EINVAL, "%s: size: found %lld bytes, expected a safetensors file",
                            path, (long long)st.st_size);
     f->size = (size_t)st.st_size;
