@@ -7,6 +7,7 @@
 
 #include "base/util.h"
 #include "daemon/fields.h"
+#include "model/json_text.h"
 
 enum { LOG_BYTES_MAX = 64 << 20, CONTEXT_LINES = 2, DIFF_LINES = 6 };
 
@@ -172,10 +173,12 @@ int expect_line(struct expect *e, const char *line, size_t n)
         return -ENOMEM;
     struct line *l = &e->lines[e->n];
     l->text = strndup(line, n > 0 && line[n - 1] == '\n' ? n - 1 : n);
-    l->json = l->text ? json_loads(l->text, 0, NULL) : NULL;
-    if (l->json == NULL) {
+    json_error_t where;
+    int err = l->text ? json_text_parse(&l->json, l->text, strlen(l->text), "log", &where, NULL)
+                      : -ENOMEM;
+    if (err < 0) {
         free(l->text);
-        return -ENOMEM;
+        return err;
     }
     l->ms = json_number_value(json_object_get(l->json, "ms"));
     e->n++;
@@ -299,12 +302,13 @@ static void print_diff(const struct expect *e, char **expected, size_t n, size_t
         fprintf(out, "+ %s\n", e->lines[i].text);
 }
 
-static bool compare_lines(const struct expect *e, const char *path, char *text, FILE *out)
+static bool compare_lines(const struct expect *e, const char *path, char *text, FILE *out,
+                          struct problems *why)
 {
     char **lines = calloc(strlen(text) / 2 + 1, sizeof(*lines)), *line;
     size_t n = 0, at = 0;
     if (lines == NULL)
-        return false;
+        return problem_add(why, -ENOMEM, "%s: no memory to read it", path) == 0;
     while ((line = next_line(&text)) != NULL)
         lines[n++] = line;
     while (at < n && at < e->n && strcmp(lines[at], e->lines[at].text) == 0)
@@ -334,7 +338,13 @@ bool expect_compare(struct expect *e, const char *path, const char *kind, FILE *
         return false;
     }
     char *at = text, *first = next_line(&at);
-    json_t *head = first ? json_loads(first, 0, NULL) : NULL;
+    json_t *head = NULL;
+    json_error_t where;
+    if (first != NULL &&
+        json_text_parse(&head, first, strlen(first), path, &where, why) == -ENOMEM) {
+        free(text);
+        return false;
+    }
     const char *made_on = json_string_value(json_object_get(head, "made_on"));
     bool good = true;
     if (made_on == NULL)
@@ -343,7 +353,7 @@ bool expect_compare(struct expect *e, const char *path, const char *kind, FILE *
     else if (strcmp(made_on, kind) != 0)
         fprintf(out, "%s: made on %s, this is %s: the log was not compared\n", path, made_on, kind);
     else
-        good = compare_lines(e, path, at, out);
+        good = compare_lines(e, path, at, out, why);
     json_decref(head);
     free(text);
     return good;

@@ -383,7 +383,8 @@ static int finish(struct replay *r, struct problems *why)
     r->out = NULL;
     if (err == 0 && r->picture != NULL)
         err = picture_write(r->picture, r->o->picture, why);
-    if (r->events != NULL && fclose(r->events) != 0)
+    bool short_of = r->events != NULL && ferror(r->events) != 0; /* some line is missing */
+    if (r->events != NULL && (fclose(r->events) != 0 || short_of))
         err = problem_add(why, -EIO, "%s: cannot be completed", r->o->events);
     r->events = NULL;
     return err < 0 ? err : judge(r, why);

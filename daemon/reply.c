@@ -100,8 +100,9 @@ static int next_word(struct reply *r, struct reply_piece *p, struct problems *wh
         r->stats.thinker_s += elapsed(r) - before;
     if (r->stats.tokens < r->opts.max_tokens)
         engine_ahead(r->s->engine); /* the Thinker goes on while the Talker speaks */
-    if (r->s->talker != NULL && !r->speech_done)
-        talker_text(r->s->talker, p->id);
+    int err = r->s->talker != NULL && !r->speech_done ? talker_text(r->s->talker, p->id) : 0;
+    if (err < 0)
+        return err; /* a word that the Talker lacks would be missing in the sound */
     decode_piece(r, p);
     return REPLY_TEXT;
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """tests/stop.py - parleyd is told to stop at random instants of a conversation.
 
-    tests/stop.py BUILD [TIMES] [SEED]     a build folder with parleyd; 4 times
+    tests/stop.py BUILD [TIMES] [SEED] [JOBS]     a build folder with parleyd; 4 times, one at a time
 
 A recorded question is asked through wav: devices in real time. After each stop: exit status 0 within
 2 s, and no step above 0.05 of full scale where the sound ends. Prints the slowest stop and the
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 STOP_S = 2.0
 STEP = 0.05
@@ -75,18 +76,20 @@ def once(program, delay):
         return code, took, step_at_end(pcm), any(abs(s) > 1000 for s in pcm)
 
 
-def main(build, times=4, seed=1):
+def main(build, times=4, seed=1, jobs=1):
     rng = random.Random(int(seed))
     slowest = largest = 0.0
     wrong = loud = 0
-    for _ in range(int(times)):
-        delay = rng.uniform(0, 9)
-        code, took, step, sounded = once(os.path.join(build, "parleyd"), delay)
-        slowest, largest = max(slowest, took), max(largest, step)
-        loud += sounded
-        if code != 0 or took > STOP_S or step > STEP:
-            wrong += 1
-            print(f"stopped after {delay:.3f} s: exit status {code}, {took:.2f} s, step {step:.3f}")
+    delays = [rng.uniform(0, 9) for _ in range(int(times))]
+    with ThreadPoolExecutor(int(jobs)) as pool:
+        stops = pool.map(lambda delay: once(os.path.join(build, "parleyd"), delay), delays)
+        for delay, (code, took, step, sounded) in zip(delays, stops):
+            slowest, largest = max(slowest, took), max(largest, step)
+            loud += sounded
+            if code != 0 or took > STOP_S or step > STEP:
+                wrong += 1
+                print(f"stopped after {delay:.3f} s: exit status {code}, {took:.2f} s, step "
+                      f"{step:.3f}", flush=True)
     print(f"{times} stops, {loud} with sound: the slowest took {slowest:.2f} s, the largest step at an "
           f"end was {largest:.4f}, {wrong} wrong")
     return 1 if wrong else 0

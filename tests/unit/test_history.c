@@ -109,6 +109,23 @@ static void test_rubbish(void **unused)
     }
 }
 
+/* What the disk does not give back now it may give another time: nothing is written over it. */
+static void test_unreadable(void **unused)
+{
+    (void)unused;
+    struct history h;
+    struct problems why = {0};
+    assert_int_equal(mkdir(file, 0700), 0);
+    assert_int_equal(history_open(&h, 10, dir, &why), 0);
+    assert_int_equal(why.n, 1);
+    assert_non_null(strstr(why.text[0], "in memory only"));
+    assert_int_equal(history_add(&h, 1, "person", "one"), 0);
+    assert_int_equal(json_array_size(h.turns), 1);
+    history_close(&h);
+    problems_free(&why);
+    assert_int_equal(rmdir(file), 0);
+}
+
 static void test_no_room(void **unused)
 {
     (void)unused;
@@ -165,7 +182,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_memory_only), TEST(test_file),    TEST(test_rubbish),
-        TEST(test_no_room),     TEST(test_buttons),
+        TEST(test_unreadable),  TEST(test_no_room), TEST(test_buttons),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

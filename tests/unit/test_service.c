@@ -216,11 +216,29 @@ static void test_rubbish_record(void **unused)
         assert_int_equal(state_write(dir, "starts.json", 0600, rubbish[i], strlen(rubbish[i])), 0);
         service_begin(&r, dir, &why);
         assert_int_equal(why.n, i < 3 ? 1 : 0);
+        assert_int_equal(r.muted, i < 3);
         assert_int_equal(r.starts, 1);
         assert_int_equal(r.volume, -1);
         assert_int_equal(service_pause(&r), 0);
         problems_free(&why);
     }
+}
+
+/* It is there, but the disk does not give it back: whoever muted it finds it muted. */
+static void test_unreadable_record(void **unused)
+{
+    (void)unused;
+    char path[128];
+    struct service_record r;
+    struct problems why = {0};
+    snprintf(path, sizeof(path), "%s/starts.json", dir);
+    assert_int_equal(mkdir(path, 0700), 0); /* cannot be read, nor written over */
+    service_begin(&r, dir, &why);
+    assert_int_equal(why.n, 2);
+    assert_non_null(strstr(why.text[0], "muted"));
+    assert_true(r.muted);
+    problems_free(&why);
+    assert_int_equal(rmdir(path), 0);
 }
 
 static void test_no_directory(void **unused)
@@ -293,6 +311,7 @@ int main(void)
         TEST(test_power_cut_is_no_crash),
         TEST(test_mute_and_volume_last),
         TEST(test_rubbish_record),
+        TEST(test_unreadable_record),
         TEST(test_no_directory),
         TEST(test_files_are_whole),
         TEST(test_memory_not_locked),
