@@ -55,8 +55,9 @@ struct half {
     _Atomic bool stop, muted;
     _Atomic int state;                  /* enum half_state */
     _Atomic uint64_t xruns, lost, back; /* times */
+    _Atomic uint64_t moved;             /* times that samples did not follow the ones before */
     _Atomic bool over;                  /* the recording is at its end */
-    uint64_t lost_told, back_told;      /* audio_read's */
+    uint64_t lost_told, back_told, moved_told; /* audio_read's */
 };
 
 struct audio {
@@ -147,8 +148,10 @@ static int pump(struct half *h)
         if (moved == AUDIO_OVER)
             atomic_store(&h->over, true);
         join_write(a->join, h->direction, h->pcm, a->period, &m, anew);
-        if (anew)
+        if (anew) {
             tell_runs(h); /* not when it was opened: now it works */
+            atomic_fetch_add(&h->moved, 1);
+        }
         anew = false;
         moved_ns = audio_now_ns();
         stall_ms = AUDIO_STALL_MS;
@@ -358,9 +361,12 @@ void audio_close(struct audio *a)
 static int tell(struct half *h, int lost, int back)
 {
     uint64_t times_lost = atomic_load(&h->lost), times_back = atomic_load(&h->back);
-    int set = (times_lost != h->lost_told ? lost : 0) | (times_back != h->back_told ? back : 0);
+    uint64_t times_moved = atomic_load(&h->moved);
+    int set = (times_lost != h->lost_told ? lost : 0) | (times_back != h->back_told ? back : 0) |
+              (times_moved != h->moved_told ? AUDIO_MOVED : 0);
     h->lost_told = times_lost;
     h->back_told = times_back;
+    h->moved_told = times_moved;
     return set;
 }
 

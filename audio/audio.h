@@ -46,6 +46,7 @@ enum audio_notice {
     AUDIO_SPEAKER_BACK = 1 << 3,
     AUDIO_OVERRUN = 1 << 4, /* microphone samples were lost in this period (silence instead) */
     AUDIO_END = 1 << 5,     /* the wav: microphone is at its end; silence from now on */
+    AUDIO_MOVED = 1 << 6,   /* an xrun, a device opened anew: the echo may come at another time */
 };
 
 /* Waits for the next 10 ms: mic[rate/100], far[rate/100] of the same instant (far 15 ms early, so

@@ -185,6 +185,12 @@ void ear_delay(struct ear *e, int delay_ms)
     e->delay_ms = min_int(max_int(delay_ms, 0), DELAY_MAX);
 }
 
+void ear_moved(struct ear *e)
+{
+    echo_moved(e->echo);
+    near_reset(e->near);
+}
+
 /* in[n] (or silence) without what is no number; counts that and what is clipped. */
 static void check(struct ear *e, const float *in, size_t n, int *bad, int *clipped)
 {

@@ -63,6 +63,10 @@ void ear_period(struct ear *e, const float *mic, const float *far, struct ear_fr
 /* A better delay, or a known jump: the filter is kept. */
 void ear_delay(struct ear *e, int delay_ms);
 
+/* The echo may come earlier or later from now on (AUDIO_MOVED): it is learnt as fast as at first,
+ * and until then not taken for somebody. */
+void ear_moved(struct ear *e);
+
 void ear_close(struct ear *e); /* NULL is legal */
 
 #endif

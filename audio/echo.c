@@ -45,12 +45,17 @@ struct echo {
     float mic_power, rest_power; /* smoothed over 100 ms */
 };
 
-static void forget(struct echo *e)
+void echo_moved(struct echo *e)
 {
-    memset(e->w, 0, sizeof(e->w));
     for (int j = 0; j < PARTITIONS; j++)
         for (int k = 0; k < FFT_BINS; k++)
             e->p[j][k] = powf(DECAY, (float)j);
+}
+
+static void forget(struct echo *e)
+{
+    memset(e->w, 0, sizeof(e->w));
+    echo_moved(e);
     e->mic_power = e->rest_power = 0.0f;
 }
 

@@ -28,6 +28,9 @@ int echo_open(struct echo **ret);
  * room has changed so much that everything learnt was thrown away. */
 bool echo_period(struct echo *e, const float *mic, const float *far, float *predicted, float *rest);
 
+/* The echo may come earlier or later from now on: it is learnt as fast as at first. */
+void echo_moved(struct echo *e);
+
 void echo_close(struct echo *e); /* NULL is legal */
 
 #endif

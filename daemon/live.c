@@ -234,6 +234,8 @@ static void period(struct live *l, int notices)
     tell_notices(l, notices);
     count_overruns(l, notices);
     tell_wishes(l);
+    if (notices & AUDIO_MOVED)
+        ear_moved(l->ear);
     ear_period(l->ear, l->mic, l->far, &frame);
     if (atomic_load(&l->tapped))
         ring_write(l->tap, frame.clean, EAR_PERIOD);
