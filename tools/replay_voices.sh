@@ -3,6 +3,8 @@
 # and espeak-ng, coughs and knocks by tools/replay_sounds.py; all 16 kHz mono FLAC.
 #
 #   tools/replay_voices.sh [FOLDER]      needs flite, espeak-ng, sox (Debian packages), python3
+#   tools/replay_voices.sh FOLDER parts  only the parts of questions of tools/measure_turns.py, by
+#                                        voices that parley-mini was not trained on; not committed
 #
 # The list below is the source of every spoken file: name, voice, text. The files are committed, so
 # nobody needs these programs to run the tests. Origin and licences: tests/replay/README.md.
@@ -25,6 +27,21 @@ speak() { # name voice text
     sox -D "$work/$1.wav" -r 16000 -b 16 -c 1 "$out/$1.flac" gain -n -3 \
         silence 1 0.01 $floor reverse silence 1 0.01 $floor reverse pad 0.02 0.02
 }
+
+# Questions in two parts, said one by one: tools/paused_questions.txt; part-NUMBER-1, -2. Voices that
+# parley-mini and its detector of the end of a turn were not trained on take turns.
+parts() {
+    local voices=(rms awb espeak:en-gb-scotland)
+    grep -v '^#' tools/paused_questions.txt | while IFS='|' read -r number first second; do
+        local voice=${voices[$((10#$number % 3))]}
+        speak "part-$number-1" "$voice" "$first"
+        speak "part-$number-2" "$voice" "$second"
+    done
+}
+if [ "${2:-}" = parts ]; then
+    parts
+    exit
+fi
 
 while IFS='|' read -r name voice text; do
     [ -z "$name" ] || speak "$name" "$voice" "$text"

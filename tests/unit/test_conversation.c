@@ -197,7 +197,7 @@ static void test_plain(void **unused)
     assert_int_equal(now.turns, 1);
     assert_int_equal(now.replies, 1);
     assert_int_equal(now.state, TURN_IDLE);
-    assert_in_range(now.answer_ms, 590, 660);
+    assert_in_range(now.answer_ms, 290, 400); /* it sounded finished */
     talk_end(&t);
 }
 

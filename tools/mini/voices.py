@@ -85,11 +85,17 @@ class Flite:
         self.lib = _library(folder, "libflite.so.1")
         for name in ("usenglish", "cmulex"):
             _library(folder, f"libflite_{name}.so.1")
-        self.lib.flite_text_to_wave.restype = C.POINTER(_FliteWave)
-        self.lib.flite_text_to_wave.argtypes = [C.c_char_p, C.c_void_p]
-        self.lib.feat_set_float.argtypes = [C.c_void_p, C.c_char_p, C.c_float]
-        self.lib.delete_wave.argtypes = [C.c_void_p]
+        pointer, text = C.c_void_p, C.c_char_p
+        for name, result, *arguments in (
+                ("flite_synth_text", pointer, text, pointer),
+                ("utt_wave", C.POINTER(_FliteWave), pointer), ("delete_utterance", None, pointer),
+                ("utt_relation", pointer, pointer, text), ("relation_head", pointer, pointer),
+                ("item_next", pointer, pointer), ("ffeature_float", C.c_float, pointer, text),
+                ("feat_set_float", None, pointer, text, C.c_float)):
+            function = getattr(self.lib, name)
+            function.restype, function.argtypes = result, arguments
         self.lib.flite_init()
+        self.ends = []      # of the words that were said last, as shares of the sound
 
     def voice(self, name):
         if name not in self.voices:
@@ -104,17 +110,37 @@ class Flite:
         self.lib.feat_set_float(features, b"duration_stretch", stretch)
         if pitch:
             self.lib.feat_set_float(features, b"int_f0_target_mean", pitch)
-        wave = self.lib.flite_text_to_wave(text.encode(), voice)
-        w = wave[0]
+        utterance = self.lib.flite_synth_text(text.encode(), voice)
+        w = self.lib.utt_wave(utterance)[0]
         samples = np.ctypeslib.as_array(w.data, (w.samples,)).astype(np.float32) / 32768
         rate = w.rate
-        self.lib.delete_wave(wave)
+        self._note_ends(utterance, len(samples) / rate)
+        self.lib.delete_utterance(utterance)
         return samples, rate
+
+    def _note_ends(self, utterance, seconds):
+        self.ends.clear()
+        word = self.lib.relation_head(self.lib.utt_relation(utterance, b"Token"))
+        while word:     # a token of the text may be several words
+            end = self.lib.ffeature_float(word, b"daughtern.R:SylStructure.daughtern.daughtern."
+                                                b"R:Segment.end")
+            self.ends.append(end / seconds)
+            word = self.lib.item_next(word)
+
+    def word_end(self, k):
+        """Where word k (from 1) of what was said last ends, as a share of it; None = not known."""
+        return self.ends[k - 1] if 0 < k <= len(self.ends) else None
+
+
+class _EspeakEvent(C.Structure):
+    _fields_ = [("type", C.c_int), ("unique", C.c_uint), ("text", C.c_int), ("length", C.c_int),
+                ("ms", C.c_int), ("sample", C.c_int), ("user", C.c_void_p), ("id", C.c_char * 8)]
 
 
 class Espeak:
     RATE, PITCH, RANGE = 1, 3, 4    # espeak_PARAMETER
-    CALLBACK = C.CFUNCTYPE(C.c_int, C.POINTER(C.c_short), C.c_int, C.c_void_p)
+    WORD = 1                        # espeak_EVENT_TYPE
+    CALLBACK = C.CFUNCTYPE(C.c_int, C.POINTER(C.c_short), C.c_int, C.POINTER(_EspeakEvent))
 
     def __init__(self, folder):
         for name in ("libsonic.so.0", "libpcaudio.so.0"):
@@ -124,13 +150,25 @@ class Espeak:
         if self.rate <= 0:
             raise RuntimeError(f"espeak-ng finds no data in {folder}")
         self.lib.espeak_TextToPhonemes.restype = C.c_char_p
-        self.blocks, self.callback = [], self.CALLBACK(self._collect)
+        self.text, self.blocks, self.callback = "", [], self.CALLBACK(self._collect)
+        self.starts = {}    # sample at which a word begins, by its place in the text
         self.lib.espeak_SetSynthCallback(self.callback)
 
-    def _collect(self, wave, n, _events):
+    def _collect(self, wave, n, events):
+        i = 0
+        while events and events[i].type:
+            if events[i].type == self.WORD:
+                self.starts[events[i].text - 1] = events[i].sample
+            i += 1
         if wave and n > 0:
             self.blocks.append(np.ctypeslib.as_array(wave, (n,)).copy())
         return 0
+
+    def word_end(self, k):
+        """As Flite's; where the next word begins."""
+        places = [m.start() for m in re.finditer(r"\S+", self.text)]
+        start = self.starts.get(places[k]) if 0 < k < len(places) else None
+        return start / sum(map(len, self.blocks)) if start else None
 
     def select(self, name):
         if self.lib.espeak_SetVoiceByName(name.encode()) != 0:
@@ -141,7 +179,8 @@ class Espeak:
         for parameter, value in ((self.RATE, speed), (self.PITCH, pitch), (self.RANGE, spread)):
             self.lib.espeak_SetParameter(parameter, int(value), 0)
         self.blocks.clear()
-        raw = text.encode()
+        self.starts.clear()
+        self.text, raw = text, text.encode()
         self.lib.espeak_Synth(raw, len(raw) + 1, 0, 1, 0, 1, None, None)
         return np.concatenate(self.blocks).astype(np.float32) / 32768, self.rate
 
@@ -173,6 +212,10 @@ class Joe:
         config = json.loads((Path(folder) / "joe.json").read_text(encoding="utf-8"))
         self.ids, self.rate = config["phoneme_id_map"], config["audio"]["sample_rate"]
         self.espeak, self.session = espeak, _session(str(Path(folder) / "joe.onnx"))
+
+    @staticmethod
+    def word_end(_k):
+        return None
 
     def say(self, text, length=1.0, noise=0.667, noise_w=0.8):
         ids = [*self.ids["^"]]
