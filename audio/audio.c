@@ -63,7 +63,7 @@ struct half {
 struct audio {
     int rate;
     size_t period;
-    bool unpaced, realtime, end_told, late, hears;
+    bool unpaced, end_told, late, hears;
     struct player *player;
     struct pa_host *host;
     struct join *join;
@@ -183,13 +183,9 @@ static void reopen(struct half *h)
 
 static void run_device(struct half *h)
 {
-    if (h->a->realtime)
-        thread_realtime(true);
     realtime_enter(REALTIME_OURS);
     int err = pump(h);
     realtime_enter(REALTIME_NONE);
-    if (h->a->realtime)
-        thread_realtime(false);
     close_device(h);
     if (err == 0 || err == -ESTALE)
         return;
@@ -287,17 +283,21 @@ static int open_all(struct audio *a, const struct audio_opts *o,
     return err;
 }
 
-/* Its threads ask for it again and again, and cannot say anything: so it is found out here. */
-static void try_realtime(struct problems *why)
+/* Opens everything with real-time priority: our two threads inherit it, and so do those that sound
+ * servers' clients and PortAudio start for themselves, without which ours would wait in vain. */
+static int open_realtime(struct audio *a, const struct audio_opts *o,
+                         const struct audio_device_kind *const *kinds, struct problems *why)
 {
-    int err = thread_realtime(true);
-    if (err == 0)
-        err = thread_realtime(false);
-    if (err < 0)
+    int refused = thread_realtime(true);
+    int err = open_all(a, o, kinds, why);
+    if (refused == 0)
+        thread_realtime(false);
+    else if (err == 0)
         problem_add(why, 0,
                     "audio: real-time priority is refused (%s; the limit is LimitRTPRIO= or rtprio "
                     "in limits.conf): sound may break off while the machine is busy",
-                    strerror(-err));
+                    strerror(-refused));
+    return err;
 }
 
 int audio_open_kinds(struct audio **ret, const struct audio_opts *o,
@@ -316,17 +316,15 @@ int audio_open_kinds(struct audio **ret, const struct audio_opts *o,
     a->rate = rate;
     a->period = (size_t)rate / 100;
     a->unpaced = o->unpaced;
-    a->realtime = o->realtime;
     a->player = o->player;
     a->due_ns = audio_now_ns() + (int64_t)PERIOD_MS * MS;
     sem_init(&a->ready, 0, 0);
-    int err = open_all(a, o, kinds, why);
+    bool realtime = o->realtime && !o->unpaced;
+    int err = realtime ? open_realtime(a, o, kinds, why) : open_all(a, o, kinds, why);
     if (err < 0) {
         audio_close(a);
         return err;
     }
-    if (a->realtime && !a->unpaced)
-        try_realtime(why);
     *ret = a;
     return 0;
 }

@@ -1,7 +1,7 @@
 /*
- * tests/live/interpose.c - catches what an audio thread must not do: allocate, free, lock, write,
- * open. Linked into a test program, or preloaded into any program (LD_PRELOAD); audio/realtime.h
- * marks where the rules hold.
+ * tests/live/interpose.c - catches what an audio thread must not do: allocate, free, lock, wait,
+ * log, read, write, open, close. Linked into a test program, or preloaded into any program
+ * (LD_PRELOAD); audio/realtime.h marks where the rules hold.
  *
  * Counts are kept for our own code and, apart from it, for what happens inside the device's library
  * (ALSA's plugins and PulseAudio's client lock and write to their socket: that is theirs, and worth
@@ -12,6 +12,7 @@
 #include "tests/live/interpose.h"
 
 #include <dlfcn.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdarg.h>
@@ -24,9 +25,9 @@
 
 #include "audio/realtime.h"
 
-enum call { MALLOC, FREE, LOCK, COND, WRITE, OPEN, CALLS };
-static const char *const names[CALLS] = {"malloc",    "free",  "mutex_lock",
-                                         "cond_wait", "write", "open"};
+enum call { MALLOC, FREE, LOCK, COND, READ, WRITE, LOG, OPEN, CLOSE, CALLS };
+static const char *const names[CALLS] = {"malloc", "free",  "mutex_lock", "cond_wait", "read",
+                                         "write",  "print", "open",       "close"};
 
 static __thread int region __attribute__((tls_model("initial-exec")));
 static atomic_long counts[3][CALLS], periods[3];
@@ -93,6 +94,7 @@ __attribute__((destructor)) static void report_at_end(void)
 extern void *__libc_malloc(size_t n);
 extern void *__libc_calloc(size_t n, size_t size);
 extern void *__libc_realloc(void *p, size_t n);
+extern void *__libc_memalign(size_t alignment, size_t n);
 extern void __libc_free(void *p);
 
 #define CALLER __builtin_return_address(0)
@@ -115,6 +117,19 @@ void *realloc(void *p, size_t n)
     return __libc_realloc(p, n);
 }
 
+void *aligned_alloc(size_t alignment, size_t n)
+{
+    note(MALLOC, CALLER);
+    return __libc_memalign(alignment, n);
+}
+
+int posix_memalign(void **p, size_t alignment, size_t n)
+{
+    note(MALLOC, CALLER);
+    *p = __libc_memalign(alignment, n);
+    return *p != NULL ? 0 : ENOMEM;
+}
+
 void free(void *p)
 {
     if (p != NULL)
@@ -125,6 +140,11 @@ void free(void *p)
 /* The next one behind ours. dlsym may lock and allocate: it is asked before main. */
 static int (*real_lock)(pthread_mutex_t *);
 static int (*real_cond)(pthread_cond_t *, pthread_mutex_t *);
+static int (*real_timed)(pthread_cond_t *, pthread_mutex_t *, const struct timespec *);
+static ssize_t (*real_read)(int, void *, size_t);
+static int (*real_close)(int);
+static int (*real_vfprintf)(FILE *, const char *, va_list);
+static size_t (*real_fwrite)(const void *, size_t, size_t, FILE *);
 static ssize_t (*real_write)(int, const void *, size_t);
 static ssize_t (*real_writev)(int, const struct iovec *, int);
 static int (*real_open)(const char *, int, ...);
@@ -135,6 +155,11 @@ __attribute__((constructor)) static void find_real(void)
 {
     *(void **)&real_lock = dlsym(RTLD_NEXT, "pthread_mutex_lock");
     *(void **)&real_cond = dlsym(RTLD_NEXT, "pthread_cond_wait");
+    *(void **)&real_timed = dlsym(RTLD_NEXT, "pthread_cond_timedwait");
+    *(void **)&real_read = dlsym(RTLD_NEXT, "read");
+    *(void **)&real_close = dlsym(RTLD_NEXT, "close");
+    *(void **)&real_vfprintf = dlsym(RTLD_NEXT, "vfprintf");
+    *(void **)&real_fwrite = dlsym(RTLD_NEXT, "fwrite");
     *(void **)&real_write = dlsym(RTLD_NEXT, "write");
     *(void **)&real_writev = dlsym(RTLD_NEXT, "writev");
     *(void **)&real_open = dlsym(RTLD_NEXT, "open");
@@ -156,6 +181,78 @@ int pthread_cond_wait(pthread_cond_t *c, pthread_mutex_t *m)
     if (real_cond == NULL)
         find_real();
     return real_cond(c, m);
+}
+
+int pthread_cond_timedwait(pthread_cond_t *c, pthread_mutex_t *m, const struct timespec *t)
+{
+    note(COND, CALLER);
+    if (real_timed == NULL)
+        find_real();
+    return real_timed(c, m, t);
+}
+
+ssize_t read(int fd, void *data, size_t n)
+{
+    note(READ, CALLER);
+    if (real_read == NULL)
+        find_real();
+    return real_read(fd, data, n);
+}
+
+int close(int fd)
+{
+    note(CLOSE, CALLER);
+    if (real_close == NULL)
+        find_real();
+    return real_close(fd);
+}
+
+/* The C library writes inside of itself, where nothing is seen of it. */
+static int print(FILE *f, const char *format, va_list args, void *caller)
+{
+    note(LOG, caller);
+    if (real_vfprintf == NULL)
+        find_real();
+    return real_vfprintf(f, format, args);
+}
+
+int vfprintf(FILE *f, const char *format, va_list args)
+{
+    return print(f, format, args, CALLER);
+}
+
+int fprintf(FILE *f, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    int n = print(f, format, args, CALLER);
+    va_end(args);
+    return n;
+}
+
+int printf(const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    int n = print(stdout, format, args, CALLER);
+    va_end(args);
+    return n;
+}
+
+size_t fwrite(const void *data, size_t size, size_t n, FILE *f)
+{
+    note(LOG, CALLER);
+    if (real_fwrite == NULL)
+        find_real();
+    return real_fwrite(data, size, n, f);
+}
+
+int fputs(const char *text, FILE *f)
+{
+    note(LOG, CALLER);
+    if (real_fwrite == NULL)
+        find_real();
+    return real_fwrite(text, 1, strlen(text), f) == strlen(text) ? 0 : EOF;
 }
 
 ssize_t write(int fd, const void *data, size_t n)

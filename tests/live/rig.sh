@@ -7,6 +7,7 @@
 #   rig_say FILE     plays a recording into the microphone
 #   rig_echo MS      from now on the microphone hears the loudspeaker, so much later (a room)
 #   rig_record FILE  records what the loudspeaker plays, in the background; rig_recorder is its pid
+#   rig_rules FILE   shows what the interposer found, false if audio threads broke the rules
 #
 # Devices: alsa:rig_mic, alsa:rig_spk, alsa:rig_loop (a microphone in the loudspeaker), and for
 # PortAudio the same names.
@@ -14,6 +15,7 @@
 rig_dir=""
 rig_server=""
 rig_recorder=""
+rig_first=""
 
 rig_skip() {
     echo "skip: $*"
@@ -37,9 +39,11 @@ rig_configure() {
     done
 }
 
-# The protocol comes last: nobody shall find the server before its sinks.
+# The protocol comes last: nobody shall find the server before its sinks. It and what speaks into it
+# run before everything else where that is allowed: neither a sound card nor a person waits for a
+# busy machine.
 rig_up() {
-    env -u DISPLAY pulseaudio --daemonize=no --exit-idle-time=-1 --use-pid-file=no -n \
+    env -u DISPLAY $rig_first pulseaudio --daemonize=no --exit-idle-time=-1 --use-pid-file=no -n \
         --high-priority=no --log-target=stderr \
         -L "module-null-sink sink_name=mic rate=48000 channels=1 norewinds=1" \
         -L "module-null-sink sink_name=spk rate=48000 channels=1 norewinds=1" \
@@ -57,6 +61,7 @@ rig_up() {
 }
 
 rig_start() {
+    chrt -f 5 true 2>/dev/null && rig_first="chrt -f 5"
     rig_dir=$(mktemp -d) || exit 1
     chmod 700 "$rig_dir"
     trap rig_stop EXIT
@@ -86,14 +91,22 @@ rig_stop() {
 }
 
 rig_say() {
-    paplay --device=mic "$1"
+    $rig_first paplay --device=mic "$1"
 }
 
 rig_echo() {
     pactl load-module module-loopback source=spk.monitor sink=mic latency_msec="$1" >/dev/null
 }
 
+rig_rules() {
+    [ -s "$1" ] || { echo "the interposer saw no audio thread"; return 1; }
+    sed 's/^/  /' "$1"
+    grep -q '^ours: .*first from' "$1" || return 0
+    echo "an audio thread broke the rules of real time"
+    return 1
+}
+
 rig_record() {
-    parec --device=spk.monitor --rate=48000 --channels=1 --file-format=wav "$1" &
+    $rig_first parec --device=spk.monitor --rate=48000 --channels=1 --file-format=wav "$1" &
     rig_recorder=$!
 }
