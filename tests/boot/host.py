@@ -22,7 +22,7 @@ import time
 PATIENCE_S = 1800  # without a word from the guest
 PROBE_S = 20       # until a kernel says its first word under KVM
 KVM = ["-accel", "kvm", "-cpu", "max", "-smp", "2"]
-EMULATED = ["-accel", "tcg", "-icount", "shift=0,sleep=off", "-cpu", "max,la57=off", "-smp", "1"]
+EMULATED = ["-accel", "tcg", "-icount", "shift=0,sleep=on", "-cpu", "max,la57=off", "-smp", "1"]
 MACHINE = ["-machine", "pc", "-nodefaults", "-display", "none"]
 CARDS = [
     {"driver": "usb-audio", "id": "usb", "bus": "xhci.0", "audiodev": "silence"},
