@@ -101,7 +101,7 @@ def judge(rows, usual):
     return count
 
 
-def main(parley, library, step=401, late=61, part="0/1"):
+def main(parley, library, step=401, late=97, part="0/1"):
     if not os.path.exists(os.path.join(MODEL, "model-00001-of-00002.safetensors")):
         print("skip: the weights of models/parley-mini are not here")
         return 77

@@ -53,7 +53,7 @@ extern void *__libc_memalign(size_t align, size_t n);
 extern void __libc_free(void *p);
 
 enum {
-    BLOCKS = 1 << 21, /* room for blocks alive at once; a power of two */
+    BLOCKS = 1 << 17, /* room for blocks alive at once; a power of two */
     FDS = 64,         /* of which a child's reading is undone */
     SAID_MAX = 4000,
     LEAKS_SHOWN = 16,
