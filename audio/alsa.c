@@ -47,6 +47,11 @@ static void no_message(const char *file, int line, const char *function, int err
     (void)file, (void)line, (void)function, (void)err, (void)fmt;
 }
 
+void alsa_be_quiet(void)
+{
+    snd_lib_error_set_handler(no_message);
+}
+
 static snd_pcm_stream_t stream_of(enum audio_direction d)
 {
     return d == AUDIO_CAPTURE ? SND_PCM_STREAM_CAPTURE : SND_PCM_STREAM_PLAYBACK;
@@ -84,7 +89,7 @@ static bool print_name(void *ctx, const char *name)
 static void alsa_list(FILE *out, enum audio_direction direction, struct pa_host *host)
 {
     (void)host;
-    snd_lib_error_set_handler(no_message);
+    alsa_be_quiet();
     each_name(direction, print_name, out);
 }
 
@@ -243,7 +248,7 @@ static void alsa_close(void *device)
 static int alsa_open(void **device, const struct audio_device_opts *o, char *text,
                      struct problems *why)
 {
-    snd_lib_error_set_handler(no_message);
+    alsa_be_quiet();
     struct alsa_device *d = calloc(1, sizeof(*d));
     if (d == NULL)
         return -ENOMEM;

@@ -62,6 +62,9 @@ struct audio_device_kind {
 
 extern const struct audio_device_kind audio_alsa, audio_portaudio, audio_wav, audio_null;
 
+/* ALSA's library, also inside of PortAudio, writes nothing to the terminal from now on. */
+void alsa_be_quiet(void);
+
 int pa_host_open(struct pa_host **ret);
 void pa_host_close(struct pa_host *h); /* NULL is legal */
 

@@ -179,6 +179,7 @@ static int pa_open(void **device, const struct audio_device_opts *o, char *text,
     struct pa_device *d = calloc(1, sizeof(*d));
     if (d == NULL)
         return -ENOMEM;
+    alsa_be_quiet();
     d->o = *o;
     pthread_mutex_lock(&o->host->lock);
     int err = open_locked(d, why);
@@ -239,6 +240,7 @@ static int pa_transfer(void *device, float *pcm, size_t n, struct audio_moment *
 
 static void pa_list(FILE *out, enum audio_direction direction, struct pa_host *host)
 {
+    alsa_be_quiet();
     pthread_mutex_lock(&host->lock);
     if (Pa_Initialize() == paNoError) {
         for (PaDeviceIndex i = 0; i < Pa_GetDeviceCount(); i++)

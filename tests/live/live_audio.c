@@ -217,7 +217,10 @@ int main(int argc, char **argv)
         return 2;
     if (player_open(&l.p, NULL, NULL) < 0)
         return 2;
-    const struct audio_opts o = {.capture = argv[1], .playback = argv[2], .player = l.p};
+    const struct audio_opts o = {.capture = argv[1],
+                                 .playback = argv[2],
+                                 .realtime = true,
+                                 .player = l.p};
     int result = 1;
     if (audio_open(&l.a, &o, &why) < 0)
         printf("%s\n", why.n > 0 ? why.text[0] : "cannot be opened");
