@@ -28,8 +28,8 @@ speak() { # name voice text
         silence 1 0.01 $floor reverse silence 1 0.01 $floor reverse pad 0.02 0.02
 }
 
-# Questions in two parts, said one by one: tools/paused_questions.txt; part-NUMBER-1, -2. Voices that
-# parley-mini and its detector of the end of a turn were not trained on take turns.
+# Questions in two parts, said one by one (tools/paused_questions.txt): part-NUMBER-1, -2. Voices
+# that parley-mini and its detector of the end of a turn were not trained on take turns.
 parts() {
     local voices=(rms awb espeak:en-gb-scotland)
     grep -v '^#' tools/paused_questions.txt | while IFS='|' read -r number first second; do
