@@ -78,7 +78,7 @@ static const struct conf_key keys[] = {
     TURN_MS(end_likely_ms, "300", "... when what was said sounds finished"),
     TURN_MS(silence_max_ms, "2000", "... when it sounds unfinished"),
     TURN_SHARE(likely, "0.8", "probability that counts as finished"),
-    TURN_SHARE(unlikely, "0.2", "probability that counts as unfinished"),
+    TURN_SHARE(unlikely, "0.4", "probability that counts as unfinished"),
     TURN_MS(turn_max_ms, "60000", "the longest turn"),
     TURN_MS(confirm_ms, "650", "so much speech during a reply is meant to interrupt it"),
     TURN_MS(insist_ms, "1500", "so soon after too short a word half of that is enough"),

@@ -134,7 +134,7 @@ struct turn_opts {
     int end_likely_ms;         /* ... when the detector of meaning finds it finished; 300 */
     int silence_max_ms;        /* ... when it finds it unfinished: the longest silence; 2000 */
     float likely;              /* its probability for "finished"; 0.8 */
-    float unlikely;            /* its probability for "unfinished"; 0.2 */
+    float unlikely;            /* its probability for "unfinished"; 0.4 */
     int turn_max_ms;           /* the longest turn; 60000 */
     int confirm_ms;            /* so much speech during a reply is meant to interrupt it; 650 */
     int insist_ms;             /* after less than that half of it is enough for so long; 1500 */

@@ -47,7 +47,7 @@ struct share {
 
 static const struct share shares[] = {
     SHARE(likely, 0.8f),
-    SHARE(unlikely, 0.2f),
+    SHARE(unlikely, 0.4f),
     SHARE(confirm_probability, 0.6f),
     SHARE(hold_probability, 0.5f),
     SHARE(settle_probability, 0.8f),
