@@ -224,7 +224,7 @@ static void test_options(void **unused)
     const struct turn_opts o = {.sample_rate = 48000, .end_ms = 250, .likely = 0.9f};
     assert_int_equal(turn_init(&t, &o, 5, NULL), 0);
     assert_true(t.for_.end == 250 * 48 && t.for_.end_likely == 250 * 48);
-    assert_true(t.for_.preroll == 300 * 48 && t.likely == 0.9f && t.unlikely == 0.2f);
+    assert_true(t.for_.preroll == 300 * 48 && t.likely == 0.9f && t.unlikely == 0.4f);
     assert_int_equal(turn_init(&t, &(struct turn_opts){.end_ms = 3000}, 5, NULL), 0);
     assert_true(t.for_.silence_max == 3000 * 16);
 }
