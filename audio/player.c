@@ -78,6 +78,7 @@ struct player {
     _Atomic uint64_t starved;
     _Atomic uint32_t turn; /* odd while now and before are being written */
     struct tally now, before;
+    _Atomic bool silenced; /* the last sample pulled was at volume 0 or so */
 };
 
 static int check(const struct player *p, const struct player_opts *o, struct problems *why)
@@ -431,6 +432,7 @@ void player_pull(struct player *p, float *pcm, size_t n)
         pull_block(p, pcm + i, k);
         i += k;
     }
+    atomic_store(&p->silenced, p->gain < 1e-4f); /* -80 dB; steps add up to nearly 0 */
     publish(p);
 }
 
@@ -460,6 +462,11 @@ static uint64_t at_source(const struct player *p, uint64_t samples)
 static uint64_t no_more(uint64_t a, uint64_t most)
 {
     return a < most ? a : most;
+}
+
+bool player_silenced(const struct player *p)
+{
+    return atomic_load(&p->silenced);
 }
 
 void player_state(const struct player *p, struct player_state *s)

@@ -74,6 +74,9 @@ void player_earcon(struct player *p, const float *pcm, size_t n);
 /* Amplitude factor, reached within one period; 1 = as it is. */
 void player_volume(struct player *p, float gain);
 
+/* Whether the device has been given the end of a fade to volume 0. Any thread. */
+bool player_silenced(const struct player *p);
+
 /* The next n samples for the device, always all of them. Owner: the device thread. */
 void player_pull(struct player *p, float *pcm, size_t n);
 

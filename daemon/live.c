@@ -24,7 +24,8 @@ enum {
     TAP = 4 * EAR_RATE,
     LINES = 512,          /* that wait for the owner, ... */
     LINE_BYTES = 1 << 18, /* ... and their text */
-    FADE_PERIODS = 4,     /* after a stop, until the threads end */
+    FADE_PERIODS = 4,     /* from a stop's silence until the threads end: it has left the device */
+    FADE_MOST = 50,       /* ... from the stop, however late the loudspeaker's thread is */
     IDLE_PERIODS = 100,   /* of silence after the end of a wav: microphone */
     STATS_PERIODS = 10,   /* between two looks at the devices' figures */
     LOST_PERIODS = 30,    /* of microphone: the turn cannot be trusted */
@@ -252,12 +253,14 @@ static void period(struct live *l, int notices)
 static void *floor_main(void *arg)
 {
     struct live *l = arg;
-    int left = FADE_PERIODS;
+    int left = FADE_PERIODS, waited = 0;
     while (left > 0) {
         int notices = audio_read(l->audio, l->mic, l->far);
         if (atomic_load(&l->stop)) {
-            if (left-- == FADE_PERIODS)
+            if (waited++ == 0)
                 conversation_event(l->conversation, TURN_STOP);
+            if (player_silenced(l->player) || waited > FADE_MOST)
+                left--;
         }
         if (notices >= 0)
             period(l, notices);

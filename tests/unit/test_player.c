@@ -218,6 +218,11 @@ static void test_no_steps(void **unused)
     assert_true(silent(out + 101 * PERIOD, 19 * PERIOD));
     assert_true(fabsf(out[24 * PERIOD] - 0.1f * (1.0f + 0.0f)) < 0.05f); /* with an earcon */
     assert_true(fabsf(out[30 * PERIOD] - 0.9f) < 1e-3f);
+    assert_false(player_silenced(p));
+    player_volume(p, 0.0f);
+    assert_false(player_silenced(p)); /* not before the device has been given it */
+    player_pull(p, out, PERIOD);
+    assert_true(player_silenced(p));
     struct player_state s;
     player_state(p, &s);
     assert_true(s.starved > 0 && s.answer == 0);
