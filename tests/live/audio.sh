@@ -15,8 +15,19 @@ rules() {
     rm -f "$PARLEY_INTERPOSE"
 }
 
+# What is played must come back at its place. A sound server that is kept waiting by other work
+# shifts it now and then, so one of three times must be good; the rules hold each time.
+loops() {
+    local try
+    for try in 1 2 3; do
+        "$program" "$kind:rig_loop" "$kind:rig_spk" loop 2>"$rig_dir/stderr" && return
+        echo "time $try of 3 was not good"
+    done
+    failed=1
+}
+
 export PARLEY_INTERPOSE=$rig_dir/rules
-"$program" "$kind:rig_loop" "$kind:rig_spk" loop 2>"$rig_dir/stderr" || failed=1
+loops
 rules
 
 coproc talk { exec "$program" "$kind:rig_loop" "$kind:rig_spk" restart 2>"$rig_dir/stderr"; }
