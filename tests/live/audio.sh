@@ -18,9 +18,12 @@ rules() {
 # What is played must come back at its place. A sound server that is kept waiting by other work
 # shifts it now and then, so one of three times must be good; the rules hold each time.
 loops() {
-    local try
+    local try good
     for try in 1 2 3; do
-        "$program" "$kind:rig_loop" "$kind:rig_spk" loop 2>"$rig_dir/stderr" && return
+        "$program" "$kind:rig_loop" "$kind:rig_spk" loop 2>"$rig_dir/stderr"
+        good=$?
+        rules
+        [ "$good" = 0 ] && return
         echo "time $try of 3 was not good"
     done
     failed=1
@@ -28,7 +31,6 @@ loops() {
 
 export PARLEY_INTERPOSE=$rig_dir/rules
 loops
-rules
 
 coproc talk { exec "$program" "$kind:rig_loop" "$kind:rig_spk" restart 2>"$rig_dir/stderr"; }
 pid=$talk_PID
