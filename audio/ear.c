@@ -7,8 +7,9 @@
  *   far -------48->16 kHz-------> `delay_ms` --> filter; webrtc is told delay_ms
  *
  * Alone, webrtc takes 14 dB of a voice that is 10 dB under the echo, and behind the filter still 2
- * to 20; so when somebody talks it is passed by. Its high-pass filter stays off: it turns the phase
- * of all of a voice's lower half; here a first-order filter takes the constant part off.
+ * to 20; so when somebody talks it is passed by. It rests while the loudspeaker has long been
+ * silent: nothing of what it makes would be heard. Its high-pass filter stays off: it turns the
+ * phase of all of a voice's lower half; here a first-order filter takes the constant part off.
  *
  * How long webrtc takes is measured when the ear is opened, on a burst of noise: it differs between
  * its versions and with what is switched on.
@@ -35,6 +36,9 @@ enum {
     DELAY_MAX = 500,              /* ms */
     LATENCY_MAX = 4 * EAR_PERIOD, /* of webrtc */
     LOUDEST = 50,                 /* periods of far end that are remembered: half a second */
+    REST = 150,                   /* periods of silence after which webrtc rests: DELAY_MAX, half a
+                                     second of LOUDEST, and what it remembers itself */
+    WAKE = 5,                     /* ... in which it is not heard after that: LATENCY_MAX */
 };
 #define SILENCE   1e-6f  /* rms, -120 dBFS */
 #define FAR_HEARD 0.003f /* rms of a far end that is worth measuring the canceller on */
@@ -49,6 +53,7 @@ struct ear {
     struct apm *apm;
     struct apm *polish; /* NULL: neither noise nor gain */
     float weight;       /* of the rest in clean */
+    int silent, waking; /* periods of silence at the far end, up to REST; periods left of WAKE */
     struct echo *echo;
     struct near *near;
     float constant;                       /* of the microphone */
@@ -201,7 +206,7 @@ static void check(struct ear *e, const float *in, size_t n, int *bad, int *clipp
             ++*bad;
         }
         *clipped += fabsf(x) >= CLIP;
-        e->checked[i] = fminf(fmaxf(x, -1.0f), 1.0f);
+        e->checked[i] = x > 1.0f ? 1.0f : x < -1.0f ? -1.0f : x;
     }
 }
 
@@ -254,7 +259,7 @@ static float loudest_far(struct ear *e, float now)
     e->loud_at = (e->loud_at + 1) % LOUDEST;
     float most = 0.0f;
     for (int i = 0; i < LOUDEST; i++)
-        most = fmaxf(most, e->loud[i]);
+        most = e->loud[i] > most ? e->loud[i] : most;
     return most;
 }
 
@@ -279,7 +284,14 @@ static const float *ago(const float *newest, int late)
 static void cancel(struct ear *e, const float *rest, const float *far, struct ear_frame *out)
 {
     const float *kept = ago(e->rest, e->cancel_latency);
-    float from = e->weight, to = sqrtf(sqrtf(out->near));
+    e->silent = is_silence(far, EAR_PERIOD) ? min_int(e->silent + 1, REST) : 0;
+    if (e->silent == REST) {
+        memcpy(out->clean, kept, sizeof(out->clean));
+        e->waking = WAKE;
+        return;
+    }
+    float from = e->weight, to = e->waking > 0 ? 1.0f : sqrtf(sqrtf(out->near));
+    e->waking -= e->waking > 0;
     memcpy(out->clean, rest, sizeof(out->clean));
     apm_period(e->apm, out->clean, far, e->delay_ms);
     for (int i = 0; i < EAR_PERIOD; i++) {

@@ -12,6 +12,9 @@
  * L_j keeps P_j from dying with W_j while the far end is silent: what was never heard may be any
  * room. A partition is two periods long, so the spectra of the far end serve every second one. That
  * a filter has no taps beyond its partition is enforced for a few partitions each period in turn.
+ *
+ * While the far end has been silent for longer than the filter remembers, there is nothing to
+ * predict or to learn: only V is kept up to date, and P is made up for afterwards, all at once.
  */
 #include "audio/echo.h"
 
@@ -21,12 +24,15 @@
 #include <string.h>
 
 #include "audio/fft.h"
+#include "base/util.h"
 
 enum {
     PARTITION = 2 * ECHO_PERIOD, /* taps; PARTITION + ECHO_PERIOD <= FFT_N + 1 */
     PARTITIONS = ECHO_TAIL_MS * ECHO_RATE / 1000 / PARTITION,
-    HISTORY = 2 * PARTITIONS, /* spectra, one a period */
-    CONSTRAIN = 4,            /* partitions a period */
+    HISTORY = 2 * PARTITIONS,                                 /* spectra, one a period */
+    CONSTRAIN = 4,                                            /* partitions a period */
+    REST = HISTORY + (FFT_N + ECHO_PERIOD - 1) / ECHO_PERIOD, /* periods that silence takes to
+                                                                 fill all that is remembered */
 };
 #define KEEP   0.9995f /* A: how much of the room stays from period to period */
 #define LEAST  1e-2f   /* L_0; from partition to partition it falls by DECAY */
@@ -42,6 +48,8 @@ struct echo {
     float p[PARTITIONS][FFT_BINS]; /* expected square of its error */
     float v[FFT_BINS];             /* of what is no echo */
     int at, turn;
+    int silent;                  /* periods of silence at the far end, up to REST */
+    float waited;                /* periods at rest, for which P is still to be made up */
     float mic_power, rest_power; /* smoothed over 100 ms */
 };
 
@@ -50,6 +58,7 @@ void echo_moved(struct echo *e)
     for (int j = 0; j < PARTITIONS; j++)
         for (int k = 0; k < FFT_BINS; k++)
             e->p[j][k] = powf(DECAY, (float)j);
+    e->waited = 0.0f;
 }
 
 static void forget(struct echo *e)
@@ -88,7 +97,7 @@ static void push_far(struct echo *e, const float *far)
     fft_forward(&e->fft, &e->x[e->at], e->far);
 }
 
-static void predict(const struct echo *e, float *predicted)
+WIDE static void predict(const struct echo *e, float *predicted)
 {
     struct spectrum y = {{0.0f}, {0.0f}};
     float time[FFT_N];
@@ -103,14 +112,19 @@ static void predict(const struct echo *e, float *predicted)
     memcpy(predicted, time + FFT_N - ECHO_PERIOD, ECHO_PERIOD * sizeof(float));
 }
 
-/* The denominator of the gain: sum_i |X_i|^2 P_i + 2 V. */
-static void total(struct echo *e, const struct spectrum *rest, float *sum)
+static void update_rest(struct echo *e, const struct spectrum *rest)
 {
     for (int k = 0; k < FFT_BINS; k++) {
         float power = rest->re[k] * rest->re[k] + rest->im[k] * rest->im[k];
         e->v[k] = SMOOTH * e->v[k] + (1.0f - SMOOTH) * power;
-        sum[k] = 2.0f * e->v[k] + FLOOR;
     }
+}
+
+/* The denominator of the gain: sum_i |X_i|^2 P_i + 2 V. */
+WIDE static void total(const struct echo *e, float *sum)
+{
+    for (int k = 0; k < FFT_BINS; k++)
+        sum[k] = 2.0f * e->v[k] + FLOOR;
     for (int j = 0; j < PARTITIONS; j++) {
         const struct spectrum *x = far_of(e, j);
         for (int k = 0; k < FFT_BINS; k++)
@@ -118,13 +132,19 @@ static void total(struct echo *e, const struct spectrum *rest, float *sum)
     }
 }
 
-static void learn(struct echo *e, const struct spectrum *rest, const float *sum)
+/* What P_j tends to while nothing is heard of the far end. */
+static float least_of(int partition)
+{
+    return LEAST * powf(DECAY, (float)partition);
+}
+
+WIDE static void learn(struct echo *e, const struct spectrum *rest, const float *sum)
 {
     const float r = (float)ECHO_PERIOD / FFT_N, a2 = KEEP * KEEP;
     for (int j = 0; j < PARTITIONS; j++) {
         const struct spectrum *x = far_of(e, j);
         struct spectrum *w = &e->w[j];
-        float *p = e->p[j], least = LEAST * powf(DECAY, (float)j);
+        float *p = e->p[j], least = least_of(j);
         for (int k = 0; k < FFT_BINS; k++) {
             float xr = x->re[k], xi = x->im[k], g = p[k] / sum[k];
             w->re[k] += g * (xr * rest->re[k] + xi * rest->im[k]);
@@ -165,18 +185,52 @@ static bool is_wrong(struct echo *e, const float *mic, const float *rest)
     return e->rest_power > 1.5f * e->mic_power + FLOOR;
 }
 
+/* As many periods of P_j = A^2 P_j + (1 - A^2) max(|W_j|^2, L_j) as were spent at rest. */
+static void catch_up(struct echo *e)
+{
+    float kept = powf(KEEP * KEEP, e->waited);
+    for (int j = 0; j < PARTITIONS; j++) {
+        const struct spectrum *w = &e->w[j];
+        for (int k = 0; k < FFT_BINS; k++) {
+            float end = fmaxf(w->re[k] * w->re[k] + w->im[k] * w->im[k], least_of(j));
+            e->p[j][k] = end + kept * (e->p[j][k] - end);
+        }
+    }
+    e->waited = 0.0f;
+}
+
+/* Whether this period can be spent at rest. */
+static bool rests(struct echo *e, const float *far)
+{
+    e->silent = is_silence(far, ECHO_PERIOD) ? min_int(e->silent + 1, REST) : 0;
+    if (e->silent == REST) {
+        e->waited++;
+        return true;
+    }
+    if (e->waited > 0.0f)
+        catch_up(e);
+    return false;
+}
+
 bool echo_period(struct echo *e, const float *mic, const float *far, float *predicted, float *rest)
 {
     float padded[FFT_N] = {0.0f}, sum[FFT_BINS];
     struct spectrum spectrum;
-    push_far(e, far);
-    predict(e, predicted);
+    bool resting = rests(e, far);
+    memset(predicted, 0, ECHO_PERIOD * sizeof(float));
+    if (!resting) {
+        push_far(e, far);
+        predict(e, predicted);
+    }
     for (int i = 0; i < ECHO_PERIOD; i++)
         rest[i] = padded[FFT_N - ECHO_PERIOD + i] = mic[i] - predicted[i];
     fft_forward(&e->fft, &spectrum, padded);
-    total(e, &spectrum, sum);
-    learn(e, &spectrum, sum);
-    constrain(e);
+    update_rest(e, &spectrum);
+    if (!resting) {
+        total(e, sum);
+        learn(e, &spectrum, sum);
+        constrain(e);
+    }
     if (!is_wrong(e, mic, rest))
         return false;
     forget(e);

@@ -6,6 +6,8 @@
 
 #include <math.h>
 
+#include "base/util.h"
+
 #define PI 3.14159265358979323846
 
 enum { HALF = FFT_N / 2 };
@@ -23,23 +25,30 @@ void fft_init(struct fft *f)
             reversed |= (k >> b & 1) << (bits - 1 - b);
         f->order[k] = (unsigned short)reversed;
     }
+    for (int span = 1; span < HALF; span *= 2)
+        for (int j = 0; j < span; j++) {
+            f->turn_re[span + j] = f->cos[j * (HALF / span)];
+            f->turn_im[span + j] = f->sin[j * (HALF / span)];
+        }
 }
 
 /* In place over HALF numbers that are in bit-reversed order; sign -1 forward, 1 inverse. */
-static void butterflies(const struct fft *f, float *re, float *im, float sign)
+WIDE static void butterflies(const struct fft *f, float *re, float *im, float sign)
 {
     for (int span = 1; span < HALF; span *= 2) {
-        int stride = HALF / span; /* of the table, which is for FFT_N */
-        for (int base = 0; base < HALF; base += 2 * span)
+        const float *c = f->turn_re + span, *s = f->turn_im + span;
+        for (int base = 0; base < HALF; base += 2 * span) {
+            float *restrict ar = re + base, *restrict ai = im + base;
+            float *restrict br = ar + span, *restrict bi = ai + span;
             for (int j = 0; j < span; j++) {
-                float c = f->cos[j * stride], s = sign * f->sin[j * stride];
-                int a = base + j, b = a + span;
-                float tr = re[b] * c - im[b] * s, ti = re[b] * s + im[b] * c;
-                re[b] = re[a] - tr;
-                im[b] = im[a] - ti;
-                re[a] += tr;
-                im[a] += ti;
+                float tr = br[j] * c[j] - bi[j] * (sign * s[j]);
+                float ti = br[j] * (sign * s[j]) + bi[j] * c[j];
+                br[j] = ar[j] - tr;
+                bi[j] = ai[j] - ti;
+                ar[j] += tr;
+                ai[j] += ti;
             }
+        }
     }
 }
 

@@ -13,8 +13,9 @@
 enum { FFT_N = 512, FFT_BINS = FFT_N / 2 + 1 };
 
 struct fft {
-    float cos[FFT_N / 2], sin[FFT_N / 2]; /* of 2 pi k / FFT_N */
-    unsigned short order[FFT_N / 2];      /* bit-reversed */
+    float cos[FFT_N / 2], sin[FFT_N / 2];         /* of 2 pi k / FFT_N */
+    float turn_re[FFT_N / 2], turn_im[FFT_N / 2]; /* the same, for spans of 1, 2, 4 ... in a row */
+    unsigned short order[FFT_N / 2];              /* bit-reversed */
 };
 
 struct spectrum {

@@ -24,6 +24,7 @@
 #include <string.h>
 
 #include "audio/fft.h"
+#include "base/util.h"
 
 enum {
     BANDS = 18,
@@ -110,6 +111,11 @@ static void powers(const struct near *n, float *past, const float *now, float *p
     struct spectrum s;
     memmove(past, past + NEAR_PERIOD, NEAR_PERIOD * sizeof(float));
     memcpy(past + NEAR_PERIOD, now, NEAR_PERIOD * sizeof(float));
+    if (is_silence(past, WINDOW)) {
+        for (int b = 0; b < BANDS; b++)
+            power[b] = TINY;
+        return;
+    }
     for (int i = 0; i < WINDOW; i++)
         x[i] = past[i] * n->window[i];
     fft_forward(&n->fft, &s, x);

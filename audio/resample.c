@@ -16,15 +16,20 @@
 
 #include "base/util.h"
 
-enum { HALF = 32, UP_MAX = 640 }; /* weights on each side at the lower rate */
-#define CUTOFF 0.92               /* of the lower Nyquist rate: the middle of the slope */
-#define BETA   8.0                /* Kaiser: 80 dB */
+enum {
+    HALF = 32,    /* weights on each side at the lower rate */
+    UP_MAX = 640, /* ... and sets of them */
+    LANES = 16,   /* sums side by side */
+};
+#define CUTOFF 0.92 /* of the lower Nyquist rate: the middle of the slope */
+#define BETA   8.0  /* Kaiser: 80 dB */
 #define PI     3.14159265358979323846
 
 struct resample {
     int up, down, half;
     float *weight;  /* [up, 2*half] */
     float *last;    /* [2, 2*half], the same twice */
+    size_t silent;  /* inputs of silence in a row, up to 2*half */
     size_t next;    /* where in `last` the next input goes */
     uint64_t taken; /* inputs so far */
     uint64_t made;  /* outputs so far */
@@ -78,7 +83,7 @@ int resample_open(struct resample **ret, int from, int to)
         return -EINVAL;
     }
     double slower = fmin(1.0, (double)to / from);
-    r->half = ((int)ceil(HALF / slower) + 1) / 2 * 2; /* product() takes four at a time */
+    r->half = ((int)ceil(HALF / slower) + LANES - 1) / LANES * LANES;
     size_t width = 2 * (size_t)r->half;
     r->weight = malloc((size_t)r->up * width * sizeof(float));
     r->last = calloc(2 * width, sizeof(float));
@@ -111,16 +116,19 @@ size_t resample_most(const struct resample *r, size_t n)
     return (n + (size_t)r->half) * (size_t)r->up / (size_t)r->down + 2;
 }
 
-/* The weighted sum of the last 2 * half inputs. Four sums side by side, always the same ones. */
-static float product(const struct resample *r)
+/* The weighted sum of the last 2 * half inputs, in LANES sums, always the same ones. */
+WIDE static float product(const struct resample *r)
 {
     size_t width = 2 * (size_t)r->half;
     const float *w = r->weight + (size_t)r->phase * width, *x = r->last + r->next;
-    float s[4] = {0.0f};
-    for (size_t j = 0; j < width; j += 4)
-        for (size_t i = 0; i < 4; i++)
+    float s[LANES] = {0.0f};
+    for (size_t j = 0; j < width; j += LANES)
+        for (size_t i = 0; i < LANES; i++)
             s[i] += w[j + i] * x[j + i];
-    return (s[0] + s[1]) + (s[2] + s[3]);
+    for (size_t n = LANES / 2; n > 0; n /= 2)
+        for (size_t i = 0; i < n; i++)
+            s[i] += s[i + n];
+    return s[0];
 }
 
 static size_t take(struct resample *r, float in, float *out)
@@ -128,9 +136,10 @@ static size_t take(struct resample *r, float in, float *out)
     size_t width = 2 * (size_t)r->half, n = 0;
     r->last[r->next] = r->last[r->next + width] = in;
     r->next = r->next + 1 == width ? 0 : r->next + 1;
+    r->silent = in == 0.0f ? min_size(r->silent + 1, width) : 0;
     r->taken++;
     while (r->place + (uint64_t)r->half + 1 == r->taken) {
-        out[n++] = product(r);
+        out[n++] = r->silent == width ? 0.0f : product(r);
         r->made++;
         r->phase += r->down;
         r->place += (uint64_t)(r->phase / r->up);
@@ -160,7 +169,7 @@ size_t resample_end(struct resample *r, float *out)
 void resample_reset(struct resample *r)
 {
     memset(r->last, 0, 4 * (size_t)r->half * sizeof(float));
-    r->next = 0;
+    r->next = r->silent = 0;
     r->taken = r->made = r->place = 0;
     r->phase = 0;
 }

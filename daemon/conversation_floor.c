@@ -260,7 +260,9 @@ static void voice(struct conversation *c, const struct ear_frame *frame, const f
 {
     struct floor_side *f = &c->floor;
     struct vad_event v;
-    tell_voice(c, judge_near(&f->judge, frame, f->at));
+    struct vad_now now;
+    vad_now(f->vad, &now);
+    tell_voice(c, judge_near(&f->judge, frame, now.probability, f->at));
     for (size_t i = 0; i < EAR_PERIOD;) {
         i += vad_feed(f->vad, pcm + i, EAR_PERIOD - i, &v);
         uint32_t age = (uint32_t)(v.known - v.at) + (uint32_t)(EAR_PERIOD - i);

@@ -3,6 +3,8 @@
  */
 #include "daemon/judge.h"
 
+#include <math.h>
+
 enum {
     NEAR_PERIODS = 50, /* half a second: pauses between words are no end, nor is our own holding */
     NEAR_DELAY = 10 * EAR_PERIOD, /* samples: so long it takes to notice somebody */
@@ -20,6 +22,7 @@ enum {
 #define FAR_SILENT -70.0f /* dBFS; half a second after the last sound there is no echo either */
 #define NEAR       0.5f   /* somebody is there from here on, ... */
 #define NEAR_EARLY 0.8f   /* ... while the canceller still learns the room */
+#define SURE       0.9f   /* a detector surer than this is no surer */
 
 void judge_open(struct judge *j)
 {
@@ -48,10 +51,20 @@ void judge_confirmed(struct judge *j)
     j->doubts -= j->doubts > 0;
 }
 
-/* Whether somebody has been near for as long as is asked for. */
-static bool is_near(struct judge *j, const struct ear_frame *f)
+/* How likely somebody has to be near, for a detector so sure: what little our echo leaves sounds
+ * seldom as much like speech as a person. */
+static float bar(const struct ear_frame *f, float probability)
 {
-    bool near = f->near >= (f->settled ? NEAR : NEAR_EARLY);
+    if (!f->settled)
+        return NEAR_EARLY;
+    float sure = fminf(probability, SURE) - 0.5f;
+    return NEAR - fmaxf(sure, 0.0f);
+}
+
+/* Whether somebody has been near for as long as is asked for. */
+static bool is_near(struct judge *j, const struct ear_frame *f, float probability)
+{
+    bool near = f->near >= bar(f, probability);
     j->gap = near ? 0 : j->gap + 1;
     j->run = near || (j->run > 0 && j->gap <= GAP_PERIODS) ? j->run + 1 : 0;
     if (j->doubts > 0 && --j->calm_for == 0) {
@@ -61,14 +74,15 @@ static bool is_near(struct judge *j, const struct ear_frame *f)
     return near && j->run >= wary[j->doubts];
 }
 
-struct verdict judge_near(struct judge *j, const struct ear_frame *f, uint64_t at)
+struct verdict judge_near(struct judge *j, const struct ear_frame *f, float probability,
+                          uint64_t at)
 {
     uint64_t voice = at - j->since;
     if (f->far < FAR_SILENT) {
         j->near_for = j->run = j->gap = 0;
         j->open = true;
     } else {
-        if (is_near(j, f))
+        if (is_near(j, f, probability))
             j->near_for = NEAR_PERIODS;
         else if (j->near_for > 0)
             j->near_for--;

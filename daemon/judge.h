@@ -3,9 +3,9 @@
  *
  * What the echo canceller leaves of our voice may still sound like speech to the voice detector,
  * because it is. The ear measures in each period how likely the microphone holds more than our own
- * echo. While the loudspeaker sounds, speech counts only with that; while it is silent, the
- * detector is believed. Two witnesses of which neither waits for the other: the first sign of both
- * is known some 90 ms after a person begins.
+ * echo. While the loudspeaker sounds, speech counts only with that, though less of it is asked for
+ * the surer the detector is; while it is silent, the detector is believed. Two witnesses of which
+ * neither waits for the other: the first sign of both is known some 90 ms after a person begins.
  *
  * Who has held the reply for nothing a few times becomes wary: in a room where the canceller does
  * badly the reply goes on for a little before it is held, instead of stumbling at every word.
@@ -41,8 +41,10 @@ struct verdict {
 
 void judge_open(struct judge *j);
 
-/* The frame of the period that ends at sample `at`, before the detector's news of it. */
-struct verdict judge_near(struct judge *j, const struct ear_frame *frame, uint64_t at);
+/* The frame of the period that ends at sample `at`, before the detector's news of it; probability
+ * is the detector's last. */
+struct verdict judge_near(struct judge *j, const struct ear_frame *frame, float probability,
+                          uint64_t at);
 
 /* The detector has found a start or an end `age` samples before `at`. */
 struct verdict judge_voice(struct judge *j, enum vad_kind kind, uint32_t age, uint64_t at);

@@ -45,6 +45,8 @@ struct scene {
     float *line;    /* [LINE] the device's samples by position */
     uint64_t now;   /* microphone samples so far */
     uint64_t pulled;
+    uint64_t sounded; /* ... of them until the last that was no silence */
+    uint64_t echoed;  /* microphone samples until the loudspeaker last sounded */
     double heard, rate;
     bool speaker_lost, mic_lost, mic_closed;
     uint64_t underrun_to, overflow_to, no_number_to;
@@ -223,6 +225,8 @@ void scene_play(struct scene *r, const float pcm[SCENE_PERIOD])
     for (int i = 0; i < SCENE_PERIOD; i++)
         r->line[(r->pulled + (uint64_t)i) % LINE] = pcm[i];
     r->pulled += SCENE_PERIOD;
+    if (!is_silence(pcm, SCENE_PERIOD))
+        r->sounded = r->pulled;
 }
 
 bool scene_hungry(struct scene *r)
@@ -255,11 +259,18 @@ static float line_at(const struct scene *r, double position)
     return b + x * (p + x * (q + x * (0.5f * (d - a) + 1.5f * (b - c))));
 }
 
+/* All from this position on is silence (the cubic looks one sample back). */
+static bool silent_from(const struct scene *r, double position)
+{
+    return position - 2 > (double)r->sounded;
+}
+
 /* Follows the true position by a loop of second order, about a second slow. */
 static void listen_far(struct scene *r, float *far)
 {
+    bool silent = silent_from(r, r->heard);
     for (int i = 0; i < SCENE_PERIOD; i++)
-        far[i] = line_at(r, r->heard + i * r->rate);
+        far[i] = silent ? 0.0f : line_at(r, r->heard + i * r->rate);
     r->heard += SCENE_PERIOD * r->rate;
     double behind = truth(r, r->now + SCENE_PERIOD) - r->heard;
     r->rate += behind * 2e-7;
@@ -272,14 +283,18 @@ static float saturate(float x, float limit)
     return limit > 0 ? x / sqrtf(1 + x / limit * (x / limit)) : x;
 }
 
-static void mix_echo(struct scene *r, const float *speaker, float *pcm)
+WIDE static void mix_echo(struct scene *r, const float *speaker, float *pcm)
 {
     size_t last = (size_t)r->echo.last;
     float limit = (float)r->s->room.saturation;
+    if (!is_silence(speaker, SCENE_PERIOD))
+        r->echoed = r->now + SCENE_PERIOD;
+    memset(pcm, 0, SCENE_PERIOD * sizeof(*pcm));
+    if (r->now > r->echoed + last + SCENE_PERIOD)
+        return; /* the history is all silence */
     memmove(r->history, r->history + SCENE_PERIOD, last * sizeof(float));
     for (int i = 0; i < SCENE_PERIOD; i++)
         r->history[last + (size_t)i] = r->echo_gain * saturate(speaker[i], limit);
-    memset(pcm, 0, SCENE_PERIOD * sizeof(*pcm));
     for (size_t k = 0; k < r->echo.n; k++) {
         const float *from = r->history + last - (size_t)r->echo.lag[k];
         float gain = r->echo.gain[k];
@@ -326,8 +341,9 @@ static void capture(const struct scene *r, const float *user, float *mic)
 
 void scene_period(struct scene *r, struct scene_period *p)
 {
+    bool silent = silent_from(r, truth(r, r->now));
     for (int i = 0; i < SCENE_PERIOD; i++)
-        p->speaker[i] = line_at(r, truth(r, r->now + (uint64_t)i));
+        p->speaker[i] = silent ? 0.0f : line_at(r, truth(r, r->now + (uint64_t)i));
     listen_far(r, p->far);
     mix_user(r, p->user);
     mix_echo(r, p->speaker, p->mic);

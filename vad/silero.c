@@ -29,6 +29,7 @@
 #include "base/util.h"
 
 enum { WINDOW = 256, HOP = 128, FRAMES = 4, BINS = WINDOW / 2 + 1, PADDED = 640, HIDDEN = 128 };
+enum { BLOCK = 64 }; /* outputs at once */
 enum { HEADER = 64, VERSION = 1, FILE_MAX = 4 << 20 };
 enum { STFT, CONV1, CONV2, CONV3, CONV4, LSTM, OUT, LAYERS };
 
@@ -136,23 +137,36 @@ int silero_open(struct silero **ret, const char *path, struct problems *why)
     return 0;
 }
 
-/* y [rows, out] = x W + b; row r of x begins at x + r * step. One pass over the weights. */
-static void product(const struct silero *s, int layer, float *restrict y, const float *x, int rows,
-                    int step)
+/* Outputs from o on of one row, BLOCK of them, which stay in registers. */
+static inline void block(float *restrict y, const float *x, const struct layer *l, int in, int out,
+                         int o)
+{
+    float sum[BLOCK];
+    for (int k = 0; k < BLOCK; k++)
+        sum[k] = l->b ? l->b[o + k] : 0;
+    for (int i = 0; i < in; i++)
+        for (int k = 0; k < BLOCK; k++)
+            sum[k] += x[i] * l->w[i * out + o + k];
+    memcpy(y + o, sum, sizeof(sum));
+}
+
+/* y [rows, out] = x W + b; row r of x begins at x + r * step. */
+WIDE static void product(const struct silero *s, int layer, float *restrict y, const float *x,
+                         int rows, int step)
 {
     const struct layer *l = &s->layer[layer];
     const int in = shapes[layer].in, out = shapes[layer].out;
-    for (int r = 0; r < rows; r++)
-        for (int o = 0; o < out; o++)
-            y[r * out + o] = l->b ? l->b[o] : 0;
-    for (int i = 0; i < in; i++) {
-        const float *w = l->w + i * out;
+    int o = 0;
+    for (; o + BLOCK <= out; o += BLOCK)
+        for (int r = 0; r < rows; r++)
+            block(y + r * out, x + r * step, l, in, out, o);
+    for (; o < out; o++)
         for (int r = 0; r < rows; r++) {
-            const float a = x[r * step + i];
-            for (int o = 0; o < out; o++)
-                y[r * out + o] += a * w[o];
+            float sum = l->b ? l->b[o] : 0;
+            for (int i = 0; i < in; i++)
+                sum += x[r * step + i] * l->w[i * out + o];
+            y[r * out + o] = sum;
         }
-    }
 }
 
 static void relu(float *x, int n)
