@@ -33,6 +33,9 @@ struct expect;
 /* Checks the patterns; a sentence for each that makes no sense. `s` must outlive it. */
 int expect_open(struct expect **ret, const struct scenario *s, struct problems *why);
 
+/* Nothing will be asked but expect_newest: no other line is kept, for days of log. */
+void expect_nothing(struct expect *e);
+
 /* One line of the event log, ending in "\n". 0 or -ENOMEM. */
 int expect_line(struct expect *e, const char *line, size_t n);
 

@@ -2,7 +2,7 @@
  * daemon/fields.h - JSON from outside, read field by field.
  *
  * Every getter checks type and range; what is wrong becomes one sentence ("rooms.json:
- * sounds[2].at_ms: found "soon", expected a whole number from 0 to 86400000") and leaves *out as it
+ * sounds[2].at_ms: found "soon", expected a whole number from 0 to 60000") and leaves *out as it
  * was. fields_end names the keys that nobody asked for, so that a misspelt one is never silently
  * without effect.
  *

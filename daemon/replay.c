@@ -42,6 +42,7 @@ static const char help[] =
     "  --events FILE    the event log, one JSON object a line\n"
     "  --picture FILE   the conversation on a page, SVG\n"
     "  --speed S        max (default), real, or how many times faster than real time\n"
+    "  --no-compare     nothing is expected, nothing of the log is kept: for days at a time\n"
     "  --update         write SCENARIO.events.jsonl instead of comparing with it\n"
     "  --vad FILE       weights of the speech detector (default: those that come with Parley)\n"
     "  --device D       auto, cpu, plain (default cpu)\n"
@@ -54,7 +55,7 @@ struct options {
     const char *scenario, *out, *events, *picture, *vad;
     struct session_opts session;
     double speed; /* 0 = as fast as it goes */
-    bool update, quiet, help;
+    bool no_compare, update, quiet, help;
 };
 
 /* A sound or an event of the scenario, waiting for its moment. */
@@ -387,6 +388,8 @@ static int finish(struct replay *r, struct problems *why)
     if (r->events != NULL && (fclose(r->events) != 0 || short_of))
         err = problem_add(why, -EIO, "%s: cannot be completed", r->o->events);
     r->events = NULL;
+    if (err == 0 && r->o->no_compare)
+        return all_fired(r) ? 0 : EXPECTED_NOT;
     return err < 0 ? err : judge(r, why);
 }
 
@@ -448,6 +451,8 @@ static int open_all(struct replay *r, struct problems *why)
     ear.rate = SCENE_RATE;
     memcpy(r->cost, r->s.cost, sizeof(r->cost));
     int err = expect_open(&r->expect, &r->s, why);
+    if (err == 0 && r->o->no_compare)
+        expect_nothing(r->expect);
     if (err == 0)
         err = make_cues(r);
     if (err == 0)
@@ -502,6 +507,7 @@ enum option_id {
     OPT_EVENTS,
     OPT_PICTURE,
     OPT_SPEED,
+    OPT_NO_COMPARE,
     OPT_UPDATE,
     OPT_VAD,
     OPT_DEVICE,
@@ -516,6 +522,7 @@ static const struct option option_table[] = {
     {"events", required_argument, NULL, OPT_EVENTS},
     {"picture", required_argument, NULL, OPT_PICTURE},
     {"speed", required_argument, NULL, OPT_SPEED},
+    {"no-compare", no_argument, NULL, OPT_NO_COMPARE},
     {"update", no_argument, NULL, OPT_UPDATE},
     {"vad", required_argument, NULL, OPT_VAD},
     {"device", required_argument, NULL, OPT_DEVICE},
@@ -557,6 +564,8 @@ static bool take(struct options *o, int id, const char *value)
     case OPT_PICTURE:
         o->picture = value;
         return true;
+    case OPT_NO_COMPARE:
+        return o->no_compare = true;
     case OPT_UPDATE:
         return o->update = true;
     case OPT_VAD:

@@ -20,7 +20,7 @@
 #include "daemon/conversation.h"
 #include "daemon/turn.h"
 
-enum { SCENARIO_MS_MAX = 24 * 3600 * 1000 };
+enum { SCENARIO_MS_MAX = 20 * 24 * 3600 * 1000 }; /* as many days as an int of ms holds, or so */
 
 /* A moment. */
 struct scenario_when {

@@ -12,9 +12,9 @@ Sets (all but `soak` and `recordings` by default):
   endpoint    108 questions with a pause of 0.2 to 1.0 s inside: time to the answer, answers into
               the pause; with the detector of meaning and by silence alone
   identical   every scenario of tests/replay ten times: the same bytes; speed against real time
-  soak        (not by default) a quiet room for --hours, a question every five minutes, the count of
-              samples passing 2^32 on the way: all of them answered, no state stuck, and memory at
-              the end no larger than after a quarter of the time
+  soak        (not by default) a quiet room for --hours, a question --every so many minutes, the
+              count of samples passing 2^32 on the way: all of them answered, no state stuck, and
+              memory no larger than after the first day. More than 360 hours are several runs
   recordings  recordings of the Full-Duplex-Bench layout in FOLDER (input.wav and labels), if there
 
 Scenarios are written into a folder (a temporary one unless --keep), replayed by `parley replay`, and
@@ -28,6 +28,7 @@ import datetime
 import filecmp
 import glob
 import json
+import math
 import os
 import platform
 import re
@@ -568,36 +569,67 @@ def identical(machine, page):
 # for a long time
 # ------------------------------------------------------------------------------------------------
 
-def memory_of(command):
-    """Runs it; the most memory it held, in MB, and what it said."""
-    with tempfile.TemporaryFile("w+") as out:
-        with subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT) as process:
-            _, status, usage = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
-        out.seek(0)
-        return usage.ru_maxrss / 1024, out.read()
+PIECE_HOURS = 360  # the longest scenario
+
+
+def memory_of(pid):
+    """KiB of its own, now."""
+    with open(f"/proc/{pid}/status", encoding="ascii") as f:
+        return int(re.search(r"RssAnon:\s+(\d+)", f.read()).group(1))
+
+
+def watch(process, log):
+    """How far it was and what memory it had, every few seconds until it ends."""
+    samples = []
+    while process.poll() is None:
+        time.sleep(5)
+        try:
+            with open(log, "rb") as f:
+                f.seek(max(0, os.path.getsize(log) - 8192))
+                times = re.findall(rb'"ms":([0-9.]+)', f.read())
+            if times:
+                samples.append((float(times[-1]) / 3.6e6, memory_of(process.pid)))
+        except (OSError, AttributeError):
+            pass  # not begun yet, or just over
+    return samples
+
+
+def soak_piece(machine, piece, hours):
+    o, name = machine.options, os.path.join(machine.folder, f"soak-{piece}")
+    times = range(2000, int(hours * 3.6e6) - 60000, int(o.every * 60000))
+    with open(name + ".json", "w", encoding="utf-8") as f:
+        json.dump(scenario("A question now and then.", int(hours * 3.6e6),
+                           [sound(LONG[i % len(LONG)], t) for i, t in enumerate(times)],
+                           ROOMS[3 + 2 * piece % 6],
+                           wrap={"bits": 32, "after_ms": int(hours * 1.8e6)}), f)
+    with subprocess.Popen([o.parley, "replay", name + ".json", "--model", o.model, "--threads", "1",
+                           "--no-compare", "--events", name + ".jsonl", "--vad",
+                           os.path.join(ROOT, "models", "vad", "silero.bin")],
+                          stdout=subprocess.PIPE, text=True) as process:
+        samples = watch(process, name + ".jsonl")
+        said = process.stdout.read().strip()
+    events = score.read_events(name + ".jsonl")
+    day = [m for at, m in samples if at >= min(24, hours / 4)] or [0]
+    wrong = sum(e["event"] in ("underrun", "overflow", "failed") for e in events)
+    return {"asked": len(times), "ended": sum(e["event"] == "answer_ended" for e in events),
+            "last": [e["state"] for e in events if "state" in e][-1], "wrong": wrong,
+            "more": day[-1] - day[0], "most": max(day) - day[0], "said": said}
 
 
 def soak(machine, page):
-    o, found = machine.options, []
-    for hours in (o.hours / 4, o.hours):
-        times = range(2000, int(hours * 3.6e6) - 60000, 300000)
-        name = os.path.join(machine.folder, f"soak-{hours:g}")
-        with open(name + ".json", "w", encoding="utf-8") as f:
-            json.dump(scenario("A question every five minutes.", int(hours * 3.6e6),
-                               [sound(LONG[i % len(LONG)], t) for i, t in enumerate(times)],
-                               ROOMS[3], wrap={"bits": 32, "after_ms": int(hours * 1.8e6)}), f)
-        memory, _ = memory_of([o.parley, "replay", name + ".json", "--model", o.model, "--threads",
-                               "1", "--vad", os.path.join(ROOT, "models", "vad", "silero.bin"),
-                               "--events", name + ".jsonl"])
-        events = score.read_events(name + ".jsonl")
-        ended = [e for e in events if e["event"] == "answer_ended"]
-        last = [e["state"] for e in events if "state" in e][-1]
-        found.append((hours, memory, len(ended), len(times), last))
-    (_, before, _, _, _), (hours, after, ended, asked, last) = found
-    page.row(f"{hours:g} hours of a quiet room", f"{share(ended, asked)} answered to the end",
-             f"in the end {last}; most memory held {1024 * after:.0f} KiB, {1024 * before:.0f} KiB "
-             "in a quarter of the time", "all; <= 64 KiB more")
+    o = machine.options
+    pieces = max(1, math.ceil(o.hours / PIECE_HOURS))
+    found = list(machine.pool.map(lambda p: soak_piece(machine, p, o.hours / pieces),
+                                  range(pieces)))
+    for f in found:
+        print(f["said"])
+    page.row(f"{o.hours:g} hours of a quiet room in {pieces} runs, a question every "
+             f"{o.every:g} min",
+             f"{share(sum(f['ended'] for f in found), sum(f['asked'] for f in found))} answered to "
+             "the end", f"in the end {', '.join(f['last'] for f in found)}; "
+             f"{sum(f['wrong'] for f in found)} xruns and failures; memory after the first day "
+             f"{', '.join('%+d' % f['more'] for f in found)} KiB at the end, "
+             f"{', '.join('%+d' % f['most'] for f in found)} at most", "all; <= 64 KiB more")
 
 
 # ------------------------------------------------------------------------------------------------
@@ -680,6 +712,7 @@ def main(args):
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--runs", type=int, default=10, help="of each scenario for `identical`")
     parser.add_argument("--hours", type=float, default=2, help="of `soak`")
+    parser.add_argument("--every", type=float, default=5, help="minutes between its questions")
     parser.add_argument("--keep", metavar="FOLDER")
     parser.add_argument("--page", metavar="FILE")
     parser.add_argument("--recordings", metavar="FOLDER")

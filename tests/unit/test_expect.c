@@ -124,6 +124,25 @@ static void test_newest(void **unused)
     scenario_free(&s);
 }
 
+/* Who expects nothing keeps the newest line only: the one that came first is not found. */
+static void test_nothing(void **unused)
+{
+    (void)unused;
+    struct scenario s = with("[{\"event\":\"sound\"}]", "[]", "[]");
+    struct expect *e = NULL;
+    char said[4096] = "";
+    FILE *f = fmemopen(said, sizeof(said), "w");
+    assert_int_equal(expect_open(&e, &s, NULL), 0);
+    expect_nothing(e);
+    for (size_t i = 0; i < ARRAY_LEN(lines); i++)
+        assert_int_equal(expect_line(e, lines[i], strlen(lines[i])), 0);
+    assert_true(expect_newest(e, "hold") && expect_newest(e, "speech_onset"));
+    assert_false(expect_fulfilled(e, f));
+    fclose(f);
+    expect_close(e);
+    scenario_free(&s);
+}
+
 static bool compare(struct expect *e, const char *kind, char *said, size_t size)
 {
     struct problems why = {0};
@@ -225,9 +244,9 @@ static void test_picture(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_patterns), cmocka_unit_test(test_newest),
-        cmocka_unit_test(test_log),      cmocka_unit_test(test_difference),
-        cmocka_unit_test(test_picture),
+        cmocka_unit_test(test_patterns),   cmocka_unit_test(test_newest),
+        cmocka_unit_test(test_nothing),    cmocka_unit_test(test_log),
+        cmocka_unit_test(test_difference), cmocka_unit_test(test_picture),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
