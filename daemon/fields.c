@@ -158,15 +158,6 @@ const json_t *fields_array(struct fields *f, const char *key)
     return NULL;
 }
 
-const json_t *fields_object(struct fields *f, const char *key)
-{
-    const json_t *v = fields_any(f, key);
-    if (v == NULL || json_is_object(v))
-        return v;
-    fields_wrong(f, key, "an object");
-    return NULL;
-}
-
 bool fields_need(struct fields *f, const char *key)
 {
     if (f->object == NULL || json_object_get(f->object, key) != NULL)

@@ -49,7 +49,6 @@ bool fields_bool(struct fields *f, const char *key, bool *out);
 /* NULL when the key is not there or is something else. They belong to the JSON value. */
 const char *fields_text(struct fields *f, const char *key);
 const json_t *fields_array(struct fields *f, const char *key);
-const json_t *fields_object(struct fields *f, const char *key);
 const json_t *fields_any(struct fields *f, const char *key);
 
 /* The key has to be there; says so if it is not. */

@@ -31,11 +31,6 @@ static const enum turn_event_kind allowed[] = {TURN_WAKE,         TURN_STOP,    
                                                TURN_UNMUTE,       TURN_MIC_LOST,     TURN_MIC_BACK,
                                                TURN_SPEAKER_LOST, TURN_SPEAKER_BACK, TURN_OVERFLOW};
 
-const char *scenario_noise_name(enum scenario_noise_kind kind)
-{
-    return (unsigned)kind < NOISE_KINDS ? noise_names[kind] : "?";
-}
-
 /* `name` beside the scenario file; the caller frees. */
 static char *beside(const char *scenario, const char *name)
 {

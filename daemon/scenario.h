@@ -101,9 +101,6 @@ struct scenario {
 /* 0 or negative errno and sentences. On failure nothing is left to be freed. */
 int scenario_read(struct scenario *s, const char *path, struct problems *why);
 
-/* "white", "pink", "hum" */
-const char *scenario_noise_name(enum scenario_noise_kind kind);
-
 void scenario_free(struct scenario *s);
 
 #endif
