@@ -29,7 +29,16 @@ struct encoder {
     float *ffn;       /* [window tokens, ffn] */
     float *out;       /* [window tokens, output] */
     int32_t *zero;    /* position 0 for kv_store and attend */
+    /* Recorded, because they come again: the stem of a whole chunk by its place in the window, the
+     * transformer by its number of rows. */
+    struct step **stems;   /* [window_chunks] */
+    struct step **windows; /* [window tokens + 1] */
 };
+
+static int window_tokens(const struct audio_config *c)
+{
+    return encoder_tokens(c->chunk) * c->window_chunks;
+}
 
 int encoder_tokens(int frames)
 {
@@ -85,7 +94,10 @@ static int alloc_buffers(struct encoder *e)
     }
     e->zero = e->dev->op->alloc(e->dev, sizeof(*e->zero));
     e->mel = malloc((size_t)e->c->chunk * e->c->mel_bins * sizeof(float));
-    return e->zero != NULL && e->mel != NULL ? 0 : -ENOMEM;
+    e->stems = calloc((size_t)e->c->window_chunks, sizeof(*e->stems));
+    e->windows = calloc((size_t)window_tokens(e->c) + 1, sizeof(*e->windows));
+    return e->zero != NULL && e->mel != NULL && e->stems != NULL && e->windows != NULL ? 0
+                                                                                       : -ENOMEM;
 }
 
 int encoder_open(struct encoder **ret, const struct model *model, struct device *dev)
@@ -120,20 +132,33 @@ static float *stem_maps(struct encoder *e, int *time, int *bins)
     return in;
 }
 
-void encoder_stem(struct encoder *e, int chunk, const float *mel, int frames, int padded)
+/* The stem's rows of a chunk whose mel frames are on the device. */
+static void run_stem(struct encoder *e, int chunk, int tokens, int padded)
 {
     const struct ops *op = e->dev->op;
-    int time = padded, bins = e->c->mel_bins, tokens = encoder_tokens(frames);
-    size_t used = (size_t)frames * bins, all = (size_t)padded * bins;
-    memcpy(e->mel, mel, used * sizeof(float));
-    memset(e->mel + used, 0, (all - used) * sizeof(float));
-    op->put(e->dev, e->map[1], e->mel, all * sizeof(float));
+    int time = padded, bins = e->c->mel_bins;
     float *last = stem_maps(e, &time, &bins);
     float *rows = last == e->map[0] ? e->map[1] : e->map[0];
     op->transpose(e->dev, rows, last, tokens, bins, e->c->channels);
     float *out = e->stem + (size_t)chunk * encoder_tokens(e->c->chunk) * e->c->d_model;
     op->linear(e->dev, out, rows, tokens, &e->w->conv_out, NULL, 0);
     op->add(e->dev, out, e->w->positions, (size_t)tokens * e->c->d_model);
+}
+
+void encoder_stem(struct encoder *e, int chunk, const float *mel, int frames, int padded)
+{
+    const struct ops *op = e->dev->op;
+    int tokens = encoder_tokens(frames);
+    size_t used = (size_t)frames * e->c->mel_bins, all = (size_t)padded * e->c->mel_bins;
+    memcpy(e->mel, mel, used * sizeof(float));
+    memset(e->mel + used, 0, (all - used) * sizeof(float));
+    op->put(e->dev, e->map[1], e->mel, all * sizeof(float));
+    if (frames < e->c->chunk) {
+        run_stem(e, chunk, tokens, padded);
+    } else if (op->step_begin(e->dev, &e->stems[chunk])) {
+        run_stem(e, chunk, tokens, padded);
+        op->step_end(e->dev, &e->stems[chunk]);
+    }
 }
 
 static void layer(struct encoder *e, const struct audio_layer *w, int n)
@@ -154,7 +179,7 @@ static void layer(struct encoder *e, const struct audio_layer *w, int n)
     op->linear(e->dev, e->x, e->ffn, n, &w->fc2.w, w->fc2.bias, LINEAR_ADD);
 }
 
-const float *encoder_window(struct encoder *e, int n)
+static void run_window(struct encoder *e, int n)
 {
     const struct ops *op = e->dev->op;
     op->copy(e->dev, e->x, e->stem, (size_t)n * e->c->d_model * sizeof(float));
@@ -163,6 +188,15 @@ const float *encoder_window(struct encoder *e, int n)
     op->layer_norm(e->dev, e->a, e->x, n, e->c->d_model, e->w->post.w, e->w->post.b, 1e-5f);
     op->linear(e->dev, e->q, e->a, n, &e->w->proj1.w, e->w->proj1.bias, LINEAR_GELU);
     op->linear(e->dev, e->out, e->q, n, &e->w->proj2.w, e->w->proj2.bias, 0);
+}
+
+const float *encoder_window(struct encoder *e, int n)
+{
+    const struct ops *op = e->dev->op;
+    if (op->step_begin(e->dev, &e->windows[n])) {
+        run_window(e, n);
+        op->step_end(e->dev, &e->windows[n]);
+    }
     return e->out;
 }
 
@@ -170,10 +204,16 @@ void encoder_close(struct encoder *e)
 {
     if (e == NULL)
         return;
+    for (int i = 0; e->stems != NULL && i < e->c->window_chunks; i++)
+        e->dev->op->step_drop(e->dev, e->stems[i]);
+    for (int i = 0; e->windows != NULL && i <= window_tokens(e->c); i++)
+        e->dev->op->step_drop(e->dev, e->windows[i]);
     void *const buffers[] = {e->map[0], e->map[1], e->stem, e->x,   e->a,   e->q,
                              e->k,      e->v,      e->att,  e->ffn, e->out, e->zero};
     for (size_t i = 0; i < ARRAY_LEN(buffers); i++)
         e->dev->op->release(e->dev, buffers[i]);
+    free(e->stems);
+    free(e->windows);
     free(e->mel);
     free(e);
 }

@@ -5,7 +5,8 @@
  * of the positions; it also norms and turns its queries and the new key, and stores the new key and
  * value when its part holds them. The last block of a key head puts the parts together.
  *
- * Many rows: flash.cu. Any number of rows, any size: a block takes one row of one head (k_attend).
+ * Many rows: flash.cu, attend_rows.cu. Any number of rows, any size: a block takes one row of one
+ * head (k_attend).
  */
 #include "kernels/cuda/attend.cuh"
 
@@ -372,7 +373,8 @@ void cuda_attend(struct device *d, float *y, const float *q, int n, const struct
                  const struct attention *a, const int32_t *pos)
 {
     dim3 grid((unsigned)a->heads, (unsigned)n);
-    if (cuda_flash(cuda_of(d), y, q, n, kv, a, pos))
+    if (cuda_flash(cuda_of(d), y, q, n, kv, a, pos) ||
+        cuda_attend_rows(cuda_of(d), y, q, n, kv, a, pos))
         return;
     LAUNCH(cuda_of(d), k_attend, grid, ANY_THREADS, 0, y, q, n, *kv, *a, pos);
 }

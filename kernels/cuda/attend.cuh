@@ -11,6 +11,10 @@
 bool cuda_flash(struct cuda *c, float *y, const float *q, int n, const struct kv *kv,
                 const struct attention *a, const int32_t *pos);
 
+/* The same over fp32 keys (attend_rows.cu). */
+bool cuda_attend_rows(struct cuda *c, float *y, const float *q, int n, const struct kv *kv,
+                      const struct attention *a, const int32_t *pos);
+
 /* As rope_attend, for one row over 16-bit keys of heads of 64 or 128 (attend_one.cu). False: does
  * not fit, nothing was done. */
 bool cuda_attend_one(struct cuda *c, float *y, const float *q, const float *k, const float *v,

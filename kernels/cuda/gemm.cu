@@ -173,6 +173,8 @@ template <enum dtype T, bool SPLIT> static void choose(struct cuda *c, const str
 
 void cuda_gemm(struct cuda *c, const struct gemm *g, bool split)
 {
+    if (split && cuda_gemm_wide(c, g))
+        return;
     if (g->type == DT_BF16 && split)
         choose<DT_BF16, true>(c, g);
     else if (g->type == DT_BF16)

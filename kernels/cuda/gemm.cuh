@@ -26,6 +26,10 @@ struct gemm {
 /* Split: x in two halves (see mma.cuh), else rounded once. */
 void cuda_gemm(struct cuda *c, const struct gemm *g, bool split);
 
+/* For more than 16 rows of x, in two halves, and many of weights (gemm_wide.cu). False: another
+ * kernel is better, nothing was done. */
+bool cuda_gemm_wide(struct cuda *c, const struct gemm *g);
+
 /* As linear, for any n; y = ... scale * W x with LINEAR_ADD when scale is given. */
 void cuda_linear_many(struct device *d, float *y, const float *x, int n, const struct weight *w,
                       const float *bias, const float *scale, unsigned flags);
