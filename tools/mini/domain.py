@@ -7,19 +7,22 @@ A dialogue is a list of turns; a turn is a dict:
   answer    what the assistant says; "" means that it says nothing
   skill     one of SKILLS; turns that need the memory of earlier turns are called follow_*
   key       words that must stand in the answer, in this order and side by side
-  held      True for phrasings and contents that training never sees
+  held      True for phrasings that training never sees
 
-`dialogues(n, seed)` makes training dialogues, `answers(n, seed)` sentences for the voice, and
-`eval_dialogues()` the evaluation set. All are the same for the same arguments.
+`dialogues(n, seed)` makes training dialogues, `answers(n, seed)` sentences for the voice; both are
+the same for the same arguments. `eval_dialogues()` is the evaluation set, which eval.json keeps:
+more phrasings for training leave it as it is, and none of its questions is asked in training.
 
-usage: domain.py --show N | --check | --eval OUT.json | --answers N
+usage: domain.py --show N | --check | --draw-eval OUT.json | --answers N
 """
 
 import argparse
+import functools
 import json
 import random
 import re
 import zlib
+from collections import defaultdict
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -238,7 +241,7 @@ def ask(r, name, held, wrap=True, **slots):
 
 
 def kept_back(*content):
-    """A tenth of all contents (sums, ranges) is left to evaluation."""
+    """Evaluation asks a tenth of all contents (sums, ranges); training asks them all."""
     return zlib.crc32(repr(content).encode()) % 10 == 0
 
 
@@ -275,7 +278,7 @@ def make_sum(r, held, op=None):
     op = op or r.choice(list(OPS))
     while True:
         a, b = r.randint(0, 20), r.randint(0, 20)
-        if sum_ok(op, a, b) and kept_back(op, a, b) == held:
+        if sum_ok(op, a, b) and (not held or kept_back(op, a, b)):
             break
     answer, key, result = sum_answer(op, a, b)
     question = ask(r, op, held, a=number(a), b=number(b))
@@ -338,7 +341,7 @@ def make_count(r, held):
             continue
         if name == "count_down":
             a, b = b, a
-        if name == "count_to" or kept_back("count", a, b) == held:
+        if name == "count_to" or not held or kept_back("count", a, b):
             break
     answer, key = count_answer(a, b)
     question = ask(r, name, held, a=number(a), b=number(b))
@@ -360,8 +363,36 @@ def random_words(r, n=None):
     return r.sample(WORDS, n or r.choice([1, 1, 2, 2, 3, 3, 4, 4, 5, 6]))
 
 
+@functools.cache
+def alike():
+    """Of every word those that differ from it by a letter or two, as most do that sound alike."""
+    groups = defaultdict(set)
+    for w in WORDS:
+        low = w.lower()
+        once = {low[:i] + low[i + 1:] for i in range(len(low))}
+        twice = {o[:i] + o[i + 1:] for o in once for i in range(len(o))} if len(low) > 4 else set()
+        for key in {low} | once | twice:
+            groups[key].add(w)
+    found = defaultdict(set)
+    for group in groups.values():
+        for w in group:
+            found[w] |= group - {w}
+    return {w: sorted(others) for w, others in found.items() if others}
+
+
+def similar_words(r):
+    """A few words, each like another: nothing but their sound tells which it is."""
+    words = random_words(r, r.choice([1, 1, 2, 2, 3]))
+    for w in list(words):
+        other = r.choice(alike().get(w, WORDS))
+        if other not in words:
+            words.append(other)
+    r.shuffle(words)
+    return words[:6]
+
+
 def make_repeat(r, held):
-    words = random_words(r)
+    words = similar_words(r) if not held and r.random() < 0.25 else random_words(r)
     answer = sentence(" ".join(words) + ".")
     gap = r.choice([" ", " ", ", "])        # some speakers pause between the words
     text = expand(r, choose(r, "repeat", held))
@@ -421,8 +452,8 @@ MAKERS = {"sum": make_sum, "capital": make_capital, "opposite": make_opposite, "
           "decline": make_decline, "nonspeech": make_nonspeech}
 
 # Shares of training: hearing 1,500 words takes the most examples.
-SHARES = {"sum": 21, "capital": 6, "opposite": 7, "order": 6, "count": 5, "spell": 8, "repeat": 44,
-          "social": 9, "decline": 14, "nonspeech": 2}
+SHARES = {"sum": 21, "capital": 6, "opposite": 7, "order": 7, "count": 8, "spell": 8, "repeat": 54,
+          "social": 11, "decline": 14, "nonspeech": 2}
 
 # ------------------------------------------------------------------------------------------------
 # follow-ups
@@ -509,10 +540,21 @@ def make_dialogue(r):
     return turns
 
 
+@functools.cache
+def kept_questions():
+    """What evaluation asks, as words: marks and capitals make no other question of it."""
+    return {" ".join(words_of(t["question"])) for d in eval_dialogues() for t in d if t["question"]}
+
+
 def dialogues(n, seed=1):
-    """n training dialogues."""
+    """n training dialogues, in none of which a question of the evaluation is asked."""
     r = random.Random(f"dialogues {seed}")
-    return [make_dialogue(r) for _ in range(n)]
+    out = []
+    while len(out) < n:
+        made = make_dialogue(r)
+        if not any(" ".join(words_of(t["question"])) in kept_questions() for t in made):
+            out.append(made)
+    return out
 
 
 # ------------------------------------------------------------------------------------------------
@@ -589,8 +631,14 @@ def eval_follow(r, kind):
     return [first, second]
 
 
-def eval_dialogues(seed=7):
+@functools.cache
+def eval_dialogues():
     """The evaluation set. Only turns with `held` count; others lead up to them."""
+    return json.loads((HERE / "eval.json").read_text(encoding="utf-8"))
+
+
+def draw_eval(seed=7):
+    """Another evaluation set of the same kind, of the phrasings as they are now."""
     r = random.Random(f"eval {seed}")
     out = []
     for skill, n in EVAL_COUNTS.items():
@@ -624,8 +672,10 @@ def check():
     assert {w.lower() for w in SPELL} <= {w.lower() for w in WORDS}
     train = dialogues(20000)
     asked = {t["question"] for d in train for t in d if t["question"]}
+    words = {" ".join(words_of(q)) for q in asked}
     held = [t for d in eval_dialogues() for t in d if t["held"]]
-    both = [t["question"] for t in held if t["question"] in asked]
+    both = [t["question"] for d in eval_dialogues() for t in d
+            if t["question"] and " ".join(words_of(t["question"])) in words]
     speech = [t for t in held if t["skill"] not in ("decline", "nonspeech")]
     follow = [t for t in speech if t["skill"].startswith("follow")]
     print(f"train: {len(train)} dialogues, {sum(map(len, train))} turns, {len(asked)} questions")
@@ -638,7 +688,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--show", type=int, help="print N dialogues")
     p.add_argument("--answers", type=int, help="print N sentences for the voice")
-    p.add_argument("--eval", type=Path, help="write the evaluation dialogues")
+    p.add_argument("--draw-eval", type=Path, help="write another set of evaluation dialogues")
     p.add_argument("--check", action="store_true", help="check sizes and the split")
     p.add_argument("--seed", type=int, default=1)
     args = p.parse_args()
@@ -650,8 +700,9 @@ def main():
         print()
     for a in answers(args.answers, args.seed) if args.answers else []:
         print(a)
-    if args.eval:
-        args.eval.write_text(json.dumps(eval_dialogues(), indent=1) + "\n", encoding="utf-8")
+    if args.draw_eval:
+        lines = ",\n".join(json.dumps(d) for d in draw_eval())
+        args.draw_eval.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
