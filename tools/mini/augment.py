@@ -10,7 +10,7 @@ import math
 import torch
 
 RATE = 16000
-ROOM_TAPS = 8000            # half a second: beyond that even RT60 0.6 s is down by 50 dB
+ROOM_TAPS = 8000            # half a second: beyond that even RT60 0.7 s is down by 43 dB
 FLOOR = 10 ** (-60 / 20)    # rms below which a clip counts as silent
 
 
@@ -57,10 +57,10 @@ def change_speed(wave, lengths, spread=0.1):
 def room_spectrum(b, size, device, probability):
     """Spectra of made-up rooms: direct sound, then noise that decays by 60 dB in RT60."""
     t = torch.arange(ROOM_TAPS, device=device) / RATE
-    rt60 = _uniform((b, 1), 0.1, 0.6, device)
+    rt60 = _uniform((b, 1), 0.1, 0.7, device)
     tail = torch.randn(b, ROOM_TAPS, device=device) * torch.exp(-6.9 * t / rt60)
     tail = tail * (t > _uniform((b, 1), 0.001, 0.02, device))
-    ratio = _decibels(-_uniform((b, 1), -3, 15, device))    # reverberant to direct sound
+    ratio = _decibels(-_uniform((b, 1), -4, 13, device))    # reverberant to direct sound
     tail = tail / tail.square().sum(1, keepdim=True).sqrt() * ratio
     tail = tail * _chance(b, probability, device)
     tail[:, 0] = 1
@@ -104,7 +104,7 @@ def babble(wave, lengths, voices=4):
     return out / math.sqrt(voices)
 
 
-def add_noise(wave, lengths, probability, low=5.0, high=30.0):
+def add_noise(wave, lengths, probability, low=3.0, high=27.0):
     """Noise at `low` to `high` dB under the speech; a silent clip gets a faint one."""
     b, n = wave.shape
     device = wave.device

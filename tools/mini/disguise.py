@@ -61,17 +61,17 @@ class Settings:
     """What is done to each of n clips."""
 
     def __init__(self, n):
-        self.warp = torch.where(_chance(n, 0.6), torch.exp(_uniform(n, -0.16, 0.16)), 1.0)
-        self.throat = torch.where(_chance(n, 0.6), torch.exp(_uniform(n, -0.18, 0.18)), 1.0)
-        self.voicing = torch.where(_chance(n, 0.5), _uniform(n, 0.0, 1.5), 1.0)
-        self.contrast = torch.where(_chance(n, 0.5), _uniform(n, 0.65, 1.3), 1.0)
+        self.warp = torch.where(_chance(n, 0.6), torch.exp(_uniform(n, -0.2, 0.2)), 1.0)
+        self.throat = torch.where(_chance(n, 0.6), torch.exp(_uniform(n, -0.22, 0.22)), 1.0)
+        self.voicing = torch.where(_chance(n, 0.55), _uniform(n, 0.0, 1.6), 1.0)
+        self.contrast = torch.where(_chance(n, 0.55), _uniform(n, 0.55, 1.35), 1.0)
         tilt = torch.linspace(-1, 1, BANDS, device=DEVICE) * _uniform(n, -0.7, 0.7)
-        self.colour = (tilt + _curve(n, 9, _uniform(n, 0, 0.5))) * _chance(n, 0.7)
+        self.colour = (tilt + _curve(n, 9, _uniform(n, 0, 0.6))) * _chance(n, 0.75)
         self.colour = self.colour + _uniform(n, -0.5, 0.5)
         self.blur = _uniform(n, 0, 0.33) * _chance(n, 0.3)
         self.smear = _uniform(n, 0, 0.33) * _chance(n, 0.3)
-        self.noise = _curve(n, 6, 0.5) - _uniform(n, 3.4, 7.5) - 20.0 * _chance(n, 0.6)
-        cut = torch.where(_chance(n, 0.25), _uniform(n, 3200, 7500), 20000.0)
+        self.noise = _curve(n, 6, 0.5) - _uniform(n, 2.4, 7.0) - 20.0 * _chance(n, 0.55)
+        cut = torch.where(_chance(n, 0.3), _uniform(n, 3000, 7500), 20000.0)
         self.muffle = torch.sigmoid((cut - BAND_HZ) / 100) * 5 - 5
 
     def of(self, owner):

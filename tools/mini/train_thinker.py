@@ -36,7 +36,7 @@ from whisper_mel import WhisperMel, chunked
 
 LONGEST = SLOTS * CHUNK * 160 - 160   # samples: one attention window
 BALANCE, CTC_WEIGHT, CTC_PART = 0.01, 0.5, 0.35
-JOIN_UNTIL = 0.8    # data that come later than this part of the time are left out
+JOIN_UNTIL = 0.86   # data that come later than this part of the time are left out
 
 
 # ------------------------------------------------------------------------------------------------
@@ -126,7 +126,7 @@ class Bank:
         waves = samples[source].float() / 32768
         waves = torch.where(at < lengths[:, None], waves, 0.0)
         if disguised:
-            waves, lengths = augment.augment(*place(waves, lengths), speed=0.17, noise=0.6)
+            waves, lengths = augment.augment(*place(waves, lengths), speed=0.17, room=0.55, noise=0.75)
         waves = F.pad(waves, (0, max(0, 640 - waves.shape[1])))
         waves = (waves * 32768).round().clamp(-32768, 32767) / 32768
         mels, frames = self.mel(waves, lengths)
@@ -216,7 +216,7 @@ def hide(chunks):
         at = torch.arange(size, device=DEVICE)
         return (at >= begin) & (at < begin + width)
 
-    bands, moments = span(chunks.shape[1], 20, 0.3), span(chunks.shape[2], 10, 0.3)
+    bands, moments = span(chunks.shape[1], 24, 0.4), span(chunks.shape[2], 12, 0.4)
     return chunks.masked_fill(bands[:, :, None] | moments[:, None], 0.0)
 
 

@@ -1,5 +1,5 @@
-"""Speech engines of parley-mini's data: flite and espeak-ng through their libraries, Piper's "joe"
-and Kokoro through ONNX Runtime.  In-process calls cost a tenth of starting a program each time.
+"""Speech engines of parley-mini's data: flite, espeak-ng and RHVoice through their libraries,
+Piper's "joe" and Kokoro through ONNX Runtime.  In-process calls cost a tenth of starting a program each time.
 
 `Voices(folder)` reads what pack_voices.py packed; `say(voice, text, r)` gives float samples and
 their rate. `draw(r)` makes up a speaker for training; JUDGE and DEVELOP are never heard there.
@@ -29,7 +29,8 @@ Gene Gene2 Henrique Hugo Jacky Lee Marco Mario Michael Mike Mr Nguyen adam anika
 aunty belinda benjamin boris caleb david ed edward edward2 grandma grandpa gustave iven iven2 iven3
 john klatt klatt2 klatt3 klatt4 linda marcelo max michel miguel norbert pablo paul pedro quincy rob
 robert sandro shelby steph steph2 steph3 travis victor zac""".split()
-ENGINES = {"joe": 15, "slt": 28, "kal16": 18, "kal": 3, "espeak": 36}     # shares of the training
+RHVOICES = ["Bdl", "Clb", "Ksp", "Bdl", "Clb", "Ksp", "Slt"]
+ENGINES = {"joe": 12, "slt": 20, "kal16": 13, "kal": 3, "espeak": 28, "rhvoice": 24}  # shares
 
 
 def _spread(r, low, high):
@@ -46,6 +47,9 @@ def draw(r):
         name = f"{r.choice(ESPEAK_ACCENTS)}+{r.choice(ESPEAK_VARIANTS)}"
         return {"engine": "espeak", "name": name, "warp": _spread(r, 0.88, 1.14),
                 "pitch": r.uniform(20, 80)}
+    if engine == "rhvoice":
+        return {"engine": "rhvoice", "name": r.choice(RHVOICES), "warp": _spread(r, 0.78, 1.25),
+                "pitch": _spread(r, 0.75, 1.35)}
     low, high, deep, tall = {"slt": (0.76, 1.2, 140, 215), "kal16": (0.84, 1.2, 80, 150),
                              "kal": (0.9, 1.1, 85, 130)}[engine]
     return {"engine": "flite", "name": "cmu_us_" + engine, "warp": _spread(r, low, high),
@@ -196,6 +200,65 @@ class Espeak:
         return " ".join(out)
 
 
+class _RHParameters(C.Structure):       # RHVoice_init_params
+    _fields_ = [("data", C.c_char_p), ("config", C.c_char_p), ("resources", C.c_void_p),
+                ("rate", C.c_void_p), ("speech", C.c_void_p), ("others", C.c_void_p * 7),
+                ("options", C.c_uint)]
+
+
+class _RHSetting(C.Structure):          # RHVoice_synth_params
+    _fields_ = [("voice", C.c_char_p), ("absolute", C.c_double * 3), ("rate", C.c_double),
+                ("pitch", C.c_double), ("volume", C.c_double), ("punctuation", C.c_int),
+                ("marks", C.c_char_p), ("capitals", C.c_int), ("flags", C.c_int)]
+
+
+class RHVoice:
+    """Statistical voices of four more speakers; build_rhvoice.sh made the library."""
+
+    def __init__(self, folder):
+        pointer = C.c_void_p
+        self.lib = _library(folder, "librhvoice.so")
+        for name, result, *arguments in (
+                ("new_tts_engine", pointer, C.POINTER(_RHParameters)),
+                ("new_message", pointer, pointer, C.c_char_p, C.c_uint, C.c_int,
+                 C.POINTER(_RHSetting), pointer),
+                ("speak", C.c_int, pointer), ("delete_message", None, pointer)):
+            function = getattr(self.lib, "RHVoice_" + name)
+            function.restype, function.argtypes = result, arguments
+        self.blocks, self.rate = [], 24000
+        self.hear = (C.CFUNCTYPE(C.c_int, C.c_int, pointer)(self._set_rate),
+                     C.CFUNCTYPE(C.c_int, C.POINTER(C.c_short), C.c_uint, pointer)(self._collect))
+        data = str(Path(folder) / "rhvoice").encode()
+        rate, speech = (C.cast(f, pointer) for f in self.hear)
+        self.engine = self.lib.RHVoice_new_tts_engine(
+            _RHParameters(data=data, config=data, rate=rate, speech=speech))
+        if not self.engine:
+            raise RuntimeError(f"RHVoice finds no data in {folder}")
+
+    def _set_rate(self, rate, _user):
+        self.rate = rate
+        return 1
+
+    def _collect(self, samples, n, _user):
+        self.blocks.append(np.ctypeslib.as_array(samples, (n,)).copy())
+        return 1
+
+    @staticmethod
+    def word_end(_k):
+        return None
+
+    def say(self, text, name, rate=1.0, pitch=1.0):
+        self.blocks.clear()
+        setting = _RHSetting(voice=name.encode(), rate=rate, pitch=pitch, volume=1.0)
+        raw = text.encode()
+        message = self.lib.RHVoice_new_message(self.engine, raw, len(raw), 0, setting, None)
+        spoken = message and self.lib.RHVoice_speak(message)
+        self.lib.RHVoice_delete_message(message)
+        if not spoken or not self.blocks:
+            raise RuntimeError(f"RHVoice's {name} does not say: {text}")
+        return np.concatenate(self.blocks).astype(np.float32) / 32768, self.rate
+
+
 def _session(model):
     import onnxruntime
 
@@ -276,6 +339,7 @@ class Voices:
             self.engines[name] = {
                 "flite": lambda: Flite(self.folder), "espeak": lambda: Espeak(self.folder),
                 "joe": lambda: Joe(self.folder, self.engine("espeak")),
+                "rhvoice": lambda: RHVoice(self.folder),
                 "kokoro": lambda: Kokoro(self.kokoro, self.engine("espeak")),
                 "festival": Festival,
             }[name]()
@@ -296,6 +360,9 @@ class Voices:
         elif voice["engine"] == "joe":
             samples, rate = engine.say(text, pace * warp, voice.get("noise", 0.667),
                                        0.8 + vary * r.uniform(-0.4, 0.2))
+        elif voice["engine"] == "rhvoice":
+            pitch = voice["pitch"] / warp * (1 + vary * r.uniform(-0.08, 0.08))
+            samples, rate = engine.say(text, name, 1 / (pace * warp), pitch)
         elif voice["engine"] == "kokoro":
             samples, rate = engine.say(text, name, 1 / pace)
         else:
