@@ -55,9 +55,10 @@ count() {
 }
 
 one_preset() {
-    local preset=$1 folder=build-$1 target=all wrap="" began=$SECONDS
+    local preset=$1 folder=build-$1 target=all wrap="" limit=900 began=$SECONDS
     [ "$preset" = release ] && folder=build
     [ "$preset" = fuzz ] && target=fuzzers
+    [ "$preset" = arm64 ] && limit=3600 # an emulator
     # The thread sanitizer of this compiler does not know the widest address randomisation.
     [ "$preset" = tsan ] && setarch -R true 2>/dev/null && wrap="setarch -R"
     echo "== $preset: build"
@@ -78,7 +79,7 @@ one_preset() {
     UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1} \
     TSAN_OPTIONS=${TSAN_OPTIONS:-halt_on_error=1 suppressions=$PWD/tests/tsan.supp} \
         $wrap ctest --test-dir "$folder" ${tier:+-L "^$tier\$"} --output-on-failure \
-        --no-tests=error --timeout 900 -j"$jobs" 2>&1 | tee "$folder/tests.log"
+        --no-tests=error --timeout $limit -j"$jobs" 2>&1 | tee "$folder/tests.log"
     local status=${PIPESTATUS[0]} before after
     before=$(wc -l <"$rows")
     count "$preset" "$folder/tests.log"
