@@ -13,12 +13,14 @@ mkdir -p "$out/objects" "$out/rhvoice/languages" "$out/rhvoice/voices/ksp" "$out
 out=$(readlink -f "$out")
 
 cat >"$out/core/config.h" <<'END'
-#pragma once
+#ifndef RHVOICE_CONFIG
+#define RHVOICE_CONFIG
 #define ENABLE_SONIC 0
 #define ENABLE_PKG 0
 static const char VERSION[] = "";
 static const char CONFIG_PATH[] = "/etc/RHVoice";
 static const char DATA_PATH[] = "/usr/share/RHVoice";
+#endif
 END
 cp "$out/core/config.h" "$out/config.h"
 

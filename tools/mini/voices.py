@@ -213,7 +213,7 @@ class _RHSetting(C.Structure):          # RHVoice_synth_params
 
 
 class RHVoice:
-    """Statistical voices of four more speakers; build_rhvoice.sh made the library."""
+    """Statistical voices of four speakers; build_rhvoice.sh made the library."""
 
     def __init__(self, folder):
         pointer = C.c_void_p
