@@ -244,7 +244,7 @@ static __device__ __forceinline__ void combine(const struct one *d, struct room<
         const float4 *from =
             (const float4 *)d->parts + (size_t)head * PARTS_MOST * d->group * (DIM / 4) + i;
         float4 sum = make_float4(0, 0, 0, 0);
-#pragma unroll 16
+#pragma unroll 8
         for (int p = 0; p < parts; p++) {
             float4 v = from[(size_t)p * d->group * (DIM / 4)];
             float f = s->factor[i / (DIM / 4)][p];
@@ -269,10 +269,11 @@ static __global__ void __launch_bounds__(THREADS) k_one(struct one d)
     int each = max(KEYS, (total + (int)gridDim.y - 1) / (int)gridDim.y);
     int parts = (total + each - 1) / each, end = min(pos + 1, from + (part + 1) * each);
     from += part * each;
+    if (part < parts)
+        fetch<DIM>(s, &d, head, from, min(end, pos));
+    dependency_wait();
     if (part >= parts)
         return;
-    fetch<DIM>(s, &d, head, from, min(end, pos));
-    dependency_wait();
     if (warp < WARPS)
         take_query<T, DIM>(s, &d, head, pos, warp);
     if (threadIdx.x < HEADS) {

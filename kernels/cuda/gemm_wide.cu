@@ -74,7 +74,7 @@ static __global__ void __launch_bounds__(THREADS, 2) k_wide(struct gemm g, float
         g.x + mine / g.per * g.pitch_outer + mine % g.per * g.pitch + threadIdx.x % 4 * UNIT;
     float c[NT][4] = {};
     uint4 w[AHEAD][2];
-    float4 b[AHEAD][2];
+    float4 b[2];
 #pragma unroll
     for (int s = 0; s < AHEAD; s++)
         if (s < count) {
@@ -83,13 +83,11 @@ static __global__ void __launch_bounds__(THREADS, 2) k_wide(struct gemm g, float
         }
     dependents_start();
     dependency_wait();
-#pragma unroll
-    for (int s = 0; s < AHEAD; s++)
-        if (loads && s < count) {
-            const float4 *p = (const float4 *)(x + (first + s) * STEP);
-            b[s][0] = p[0];
-            b[s][1] = p[1];
-        }
+    if (loads) {
+        const float4 *p = (const float4 *)(x + first * STEP);
+        b[0] = p[0];
+        b[1] = p[1];
+    }
     for (int from = 0; from < count; from += AHEAD) {
 #pragma unroll
         for (int s = 0; s < AHEAD; s++) {
@@ -97,12 +95,12 @@ static __global__ void __launch_bounds__(THREADS, 2) k_wide(struct gemm g, float
             if (step >= count)
                 break;
             if (loads)
-                place<T, NT>(&o[s % 2], b[s]);
+                place<T, NT>(&o[s % 2], b);
             __syncthreads();
-            if (loads && step + AHEAD < count) {
-                const float4 *p = (const float4 *)(x + (first + step + AHEAD) * STEP);
-                b[s][0] = p[0];
-                b[s][1] = p[1];
+            if (loads && step + 1 < count) {
+                const float4 *p = (const float4 *)(x + (first + step + 1) * STEP);
+                b[0] = p[0];
+                b[1] = p[1];
             }
             multiply_step<T, NT>(c, &o[s % 2], w[s][0], w[s][1], lane);
             if (step + AHEAD < count) {

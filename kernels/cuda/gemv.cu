@@ -68,9 +68,8 @@ template <int N> static __device__ __forceinline__ void stage(float *xs, const s
         const float *x = g->x + (size_t)n * cols;
         float v[NORM_VALUES], sum = 0;
         if (g->norm == NULL) {
-#pragma unroll 4
-            for (int i = threadIdx.x; i < cols / 4; i += GEMV_THREADS)
-                place4(xs, i, g->units, ((const float4 *)x)[i]);
+            for (int i = threadIdx.x; i < cols; i += GEMV_THREADS)
+                xs[plane_index(i, g->units)] = x[i];
             continue;
         }
 #pragma unroll
@@ -94,22 +93,15 @@ template <int N> static __device__ __forceinline__ void stage(float *xs, const s
     __syncthreads();
 }
 
-/* What is to be added to, asked for early: 0 in all lanes but the first. */
-static __device__ __forceinline__ float read_old(const struct gemv *g, const struct place *p,
-                                                 int next, int n, bool there)
-{
-    bool adds = there && (g->flags & LINEAR_ADD) && threadIdx.x % WARP == 0;
-    return adds ? p->y[(size_t)n * p->rows + next] : 0;
-}
-
 static __device__ __forceinline__ void finish(const struct gemv *g, const struct place *p, int next,
-                                              int n, float v, float old)
+                                              int n, float v)
 {
     int r = p->r + next;
+    float *y = p->y + (size_t)n * p->rows + next;
     v = activate(v + (g->bias != NULL ? g->bias[r] : 0), g->flags);
     if (g->scale != NULL)
         v *= g->scale[r];
-    p->y[(size_t)n * p->rows + next] = v + old;
+    *y = g->flags & LINEAR_ADD ? *y + v : v;
 }
 
 /* A warp's rows, one after the other, CHUNK units a lane at a time. */
@@ -118,7 +110,7 @@ static __global__ void __launch_bounds__(GEMV_THREADS, GEMV_BLOCKS) k_rows(struc
 {
     extern __shared__ float xs[];
     uint4 w[CHUNK];
-    float acc[N] = {}, old[N] = {};
+    float acc[N] = {};
     int total = g.rows[0] + g.rows[1] + g.rows[2], lane = threadIdx.x % WARP;
     int row = blockIdx.x * GEMV_WARPS + threadIdx.x / WARP, at = 0;
     bool staged = false;
@@ -131,16 +123,11 @@ static __global__ void __launch_bounds__(GEMV_THREADS, GEMV_BLOCKS) k_rows(struc
             w[j] = row < total && u < g.units ? fetch_unit(p.w + u) : make_uint4(0, 0, 0, 0);
         }
         if (!staged) {
-            int next = row + gridDim.x * GEMV_WARPS;
-            if (next < total)
-                prefetch_row(find_row(&g, next).w, g.units);
             dependents_start();
             dependency_wait();
             stage<N>(xs, &g);
             staged = true;
         }
-        for (int n = 0; n < N && at == 0; n++)
-            old[n] = read_old(&g, &p, 0, n, row < total);
 #pragma unroll
         for (int j = 0; j < CHUNK; j++) {
             int u = at + j * WARP + lane;
@@ -153,7 +140,7 @@ static __global__ void __launch_bounds__(GEMV_THREADS, GEMV_BLOCKS) k_rows(struc
         for (int n = 0; n < N; n++) {
             float v = warp_sum(acc[n]);
             if (lane == 0 && row < total)
-                finish(&g, &p, 0, n, v, old[n]);
+                finish(&g, &p, 0, n, v);
             acc[n] = 0;
         }
         at = 0;
@@ -168,7 +155,7 @@ static __global__ void __launch_bounds__(GEMV_THREADS, GEMV_BLOCKS) k_pairs(stru
 {
     extern __shared__ float xs[];
     uint4 w[CHUNK];
-    float acc[2][N] = {}, old[2][N] = {};
+    float acc[2][N] = {};
     int total = SWIGLU ? g.rows[0] : (g.rows[0] + g.rows[1] + g.rows[2]) / 2;
     int task = blockIdx.x * GEMV_WARPS + threadIdx.x / WARP, lane = threadIdx.x % WARP, at = 0;
     bool staged = false;
@@ -183,20 +170,10 @@ static __global__ void __launch_bounds__(GEMV_THREADS, GEMV_BLOCKS) k_pairs(stru
                                                : make_uint4(0, 0, 0, 0);
         }
         if (!staged) {
-            int next = task + gridDim.x * GEMV_WARPS;
-            if (next < total && SWIGLU)
-                prefetch_row(g.w[1] + (size_t)next * g.units, g.units);
-            if (next < total) /* pairs are neighbours in one matrix */
-                prefetch_row(find_row(&g, SWIGLU ? next : 2 * next).w,
-                             SWIGLU ? g.units : 2 * g.units);
             dependents_start();
             dependency_wait();
             stage<N>(xs, &g);
             staged = true;
-        }
-        for (int n = 0; n < N && at == 0 && !SWIGLU; n++) {
-            old[0][n] = read_old(&g, &p, 0, n, task < total);
-            old[1][n] = read_old(&g, &p, 1, n, task < total);
         }
 #pragma unroll
         for (int j = 0; j < CHUNK; j++) {
@@ -212,8 +189,8 @@ static __global__ void __launch_bounds__(GEMV_THREADS, GEMV_BLOCKS) k_pairs(stru
             if (lane == 0 && task < total && SWIGLU) {
                 p.y[(size_t)n * p.rows] = silu(v) * z;
             } else if (lane == 0 && task < total) {
-                finish(&g, &p, 0, n, v, old[0][n]);
-                finish(&g, &p, 1, n, z, old[1][n]);
+                finish(&g, &p, 0, n, v);
+                finish(&g, &p, 1, n, z);
             }
             acc[0][n] = acc[1][n] = 0;
         }
@@ -229,13 +206,12 @@ static bool fits(const struct weight *w)
            (uintptr_t)w->data % sizeof(uint4) == 0;
 }
 
-static bool all_fit(int n, const float *x, const struct weight *const *w, int count, bool normed)
+static bool all_fit(int n, const struct weight *const *w, int count, bool normed)
 {
     for (int i = 0; i < count; i++)
         if (!fits(w[i]) || w[i]->type != w[0]->type)
             return false;
-    return n <= ROWS_MOST && (uintptr_t)x % sizeof(float4) == 0 &&
-           (!normed || w[0]->cols <= NORM_VALUES * GEMV_THREADS) &&
+    return n <= ROWS_MOST && (!normed || w[0]->cols <= NORM_VALUES * GEMV_THREADS) &&
            n * w[0]->cols <= 12 * 1024; /* 48 KB of shared memory */
 }
 
@@ -284,7 +260,7 @@ static struct gemv gemv_of(float *const *y, const float *x, const struct weight 
 void cuda_linear(struct device *d, float *y, const float *x, int n, const struct weight *w,
                  const float *bias, unsigned flags)
 {
-    if (!all_fit(n, x, &w, 1, false)) {
+    if (!all_fit(n, &w, 1, false)) {
         cuda_linear_many(d, y, x, n, w, bias, NULL, flags);
         return;
     }
@@ -298,7 +274,7 @@ void cuda_linear_add(struct device *d, float *y, float *room, const float *x, in
                      const struct weight *w, const float *scale)
 {
     (void)room;
-    if (!all_fit(n, x, &w, 1, false)) {
+    if (!all_fit(n, &w, 1, false)) {
         cuda_linear_many(d, y, x, n, w, NULL, scale, LINEAR_ADD);
         return;
     }
@@ -311,7 +287,7 @@ void cuda_linear_add(struct device *d, float *y, float *room, const float *x, in
 void cuda_norm_linear(struct device *d, float *const *y, float *a, const float *x, int n,
                       const struct norm *norm, const struct weight *const *w, int count)
 {
-    if (!all_fit(n, x, w, count, true)) {
+    if (!all_fit(n, w, count, true)) {
         compose_norm_linear(d, y, a, x, n, norm, w, count);
         return;
     }
@@ -327,7 +303,7 @@ void cuda_norm_swiglu(struct device *d, float *y, float *room, float *a, const f
 {
     const struct weight *const w[] = {gate, up};
     float *const both[] = {y, room};
-    if (!all_fit(n, x, w, 2, true)) {
+    if (!all_fit(n, w, 2, true)) {
         compose_norm_swiglu(d, y, room, a, x, n, norm, gate, up);
         return;
     }

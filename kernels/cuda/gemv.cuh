@@ -18,7 +18,6 @@ enum {
     GEMV_BLOCKS = 2, /* of a kernel on a multiprocessor */
     CHUNK = 16,
     UNIT = 8, /* weights in 16 bytes */
-    LINE = 8, /* units in a line of the cache */
 };
 
 /* Weights are read once: they should not push out what is read again. */
@@ -31,23 +30,10 @@ static __device__ __forceinline__ uint4 fetch_unit(const uint4 *p)
     return v;
 }
 
-/* Begins to bring a row of weights into the second-level cache; a whole warp calls it. */
-static __device__ __forceinline__ void prefetch_row(const uint4 *row, int units)
-{
-    for (int u = threadIdx.x % WARP * LINE; u < units; u += WARP * LINE)
-        asm volatile("prefetch.global.L2 [%0];" ::"l"(row + u));
-}
-
 /* Where element i of a vector lies in shared memory. */
 static __device__ __forceinline__ int plane_index(int i, int units)
 {
     return (i & 4 ? units * 4 : 0) + i / UNIT * 4 + (i & 3);
-}
-
-/* Elements 4i .. 4i + 3 of a vector to their place. */
-static __device__ __forceinline__ void place4(float *xs, int i, int units, float4 v)
-{
-    *(float4 *)&xs[(i & 1 ? units * 4 : 0) + i / 2 * 4] = v;
 }
 
 /* 8 weights times elements 8u .. 8u + 7. */

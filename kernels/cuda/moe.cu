@@ -30,29 +30,24 @@ struct choice {
     __align__(16) float all[EXPERTS_MOST];
 };
 
-/* The k largest logits, the lower id among equals; `mine` is logit threadIdx.x. Four threads find
- * the rank of one. */
-static __device__ __forceinline__ void choose(struct choice *s, const struct decode *d, float mine)
+/* The k largest logits, the lower id among equals: every thread finds the rank of one. */
+static __device__ __forceinline__ void choose(struct choice *s, const struct decode *d)
 {
-    int part = threadIdx.x % 4, padded = (d->count + 15) / 16 * 16;
-    s->all[threadIdx.x] = mine != mine ? -INFINITY : mine; /* some expert is taken all the same */
+    int e = threadIdx.x, rank = 0;
+    float mine = e < d->count ? d->logits[e] : -INFINITY;
+    if (mine != mine)
+        mine = -INFINITY; /* not a number: some expert is taken all the same */
+    s->all[e] = mine;
     __syncthreads();
-    for (int from = 0; from < d->count; from += GEMV_THREADS / 4) {
-        int e = from + threadIdx.x / 4, rank = 0;
-        float l = e < d->count ? s->all[e] : 0;
-#pragma unroll 4
-        for (int j = 4 * part; j < padded; j += 16) {
-            float4 o = *(const float4 *)&s->all[j];
-            rank += o.x > l || (o.x == l && j < e);
-            rank += o.y > l || (o.y == l && j + 1 < e);
-            rank += o.z > l || (o.z == l && j + 2 < e);
-            rank += o.w > l || (o.w == l && j + 3 < e);
-        }
-        rank += __shfl_xor_sync(0xffffffffu, rank, 1);
-        rank += __shfl_xor_sync(0xffffffffu, rank, 2);
-        if (part == 0 && e < d->count && rank < d->k)
-            s->id[rank] = e;
+    for (int j = 0; j < d->count && e < d->count; j += 4) {
+        float4 l = *(const float4 *)&s->all[j];
+        rank += l.x > mine || (l.x == mine && j < e);
+        rank += l.y > mine || (l.y == mine && j + 1 < e);
+        rank += l.z > mine || (l.z == mine && j + 2 < e);
+        rank += l.w > mine || (l.w == mine && j + 3 < e);
     }
+    if (e < d->count && rank < d->k)
+        s->id[rank] = e;
     __syncthreads();
 }
 
@@ -84,14 +79,11 @@ static __global__ void __launch_bounds__(GEMV_THREADS, GEMV_BLOCKS) k_up(struct 
     int task = blockIdx.x * GEMV_WARPS + threadIdx.x / WARP, lane = threadIdx.x % WARP;
     dependents_start();
     dependency_wait();
-    float logit = -INFINITY;
-    if (d.logits != NULL && threadIdx.x < d.count)
-        logit = d.logits[threadIdx.x];
-#pragma unroll 2
-    for (int i = threadIdx.x; i < units * 2; i += GEMV_THREADS)
-        place4(xs, i, units, ((const float4 *)d.a)[i]);
+#pragma unroll 4
+    for (int i = threadIdx.x; i < d.e.hidden; i += GEMV_THREADS)
+        xs[plane_index(i, units)] = d.a[i];
     if (d.logits != NULL)
-        choose(&s, &d, logit);
+        choose(&s, &d);
     else if (threadIdx.x < d.k)
         s.id[threadIdx.x] = d.ids[threadIdx.x];
     __syncthreads();
@@ -124,33 +116,8 @@ static __global__ void __launch_bounds__(GEMV_THREADS, GEMV_BLOCKS) k_up(struct 
         tell_choice(&s, &d);
 }
 
-/* All of h to hs, some time from now. Asked for before any weights, or it would come behind all of
- * them, and at once, or a thread would wait several times. */
-static __device__ __forceinline__ void send_h(float *hs, const struct decode *d, int units)
-{
-    for (int i = threadIdx.x; i < units * 2; i += GEMV_THREADS) {
-        unsigned to = (unsigned)__cvta_generic_to_shared(&hs[plane_index(4 * i, units)]);
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to),
-                     "l"((const float4 *)d->h + i)
-                     : "memory");
-    }
-}
-
-/* It has come: each expert's part times its weight. A thread touches what it sent for. */
-static __device__ __forceinline__ void weigh_h(float *hs, const struct decode *d,
-                                               const float *weight, int units)
-{
-    asm volatile("cp.async.wait_all;" ::: "memory");
-    for (int i = threadIdx.x; i < units * 2; i += GEMV_THREADS) {
-        float4 *at = (float4 *)&hs[plane_index(4 * i, units)], v = *at;
-        float by = weight[min(i * 4 / d->e.inner, d->k)];
-        *at = make_float4(v.x * by, v.y * by, v.z * by, v.w * by);
-    }
-    __syncthreads();
-}
-
 /* Where unit u of row 0 of all chosen down matrices, one behind the other, lies. */
-static __device__ __forceinline__ const uint4 *down_unit(const struct decode *d, const int32_t *id,
+static __device__ __forceinline__ const uint4 *down_unit(const struct decode *d, const int *id,
                                                          int u)
 {
     int each = d->e.inner / UNIT, part = u / each;
@@ -165,6 +132,7 @@ template <enum dtype T>
 static __global__ void __launch_bounds__(GEMV_THREADS, GEMV_BLOCKS) k_down(struct decode d)
 {
     extern __shared__ __align__(16) float hs[];
+    __shared__ int id[K_MOST];
     __shared__ float weight[K_MOST + 1];
     int routed = d.k * d.e.inner, units = (routed + d.shared.inner) / UNIT;
     int own = routed / UNIT, each = d.e.inner / UNIT, other = d.shared.inner / UNIT;
@@ -173,17 +141,18 @@ static __global__ void __launch_bounds__(GEMV_THREADS, GEMV_BLOCKS) k_down(struc
     bool staged = false;
     dependents_start();
     dependency_wait();
-    send_h(hs, &d, units);
-    if (threadIdx.x < d.k)
+    if (threadIdx.x < d.k) {
+        id[threadIdx.x] = d.ids[threadIdx.x];
         weight[threadIdx.x] = d.weights[threadIdx.x];
+    }
     if (threadIdx.x == 0)
         weight[d.k] = d.shared.inner > 0 ? 1 / (1 + expf(-*d.share)) : 0;
-#pragma unroll 4
+    __syncthreads();
     for (int u = threadIdx.x; u < units; u += GEMV_THREADS)
-        from[u] = down_unit(&d, d.ids, u);
+        from[u] = down_unit(&d, id, u);
     __syncthreads();
     for (; row < d.e.hidden || !staged; row += gridDim.x * GEMV_WARPS) {
-        float acc = 0, old = lane == 0 && row < d.e.hidden ? d.y[row] : 0;
+        float acc = 0;
         for (int at = 0; at < units; at += CHUNK * WARP) {
             uint4 w[CHUNK];
 #pragma unroll
@@ -193,12 +162,11 @@ static __global__ void __launch_bounds__(GEMV_THREADS, GEMV_BLOCKS) k_down(struc
                 if (u < units && row < d.e.hidden)
                     w[j] = fetch_unit(from[u] + (size_t)row * (u < own ? each : other));
             }
-            if (!staged) { /* the rest of the row: a line for every eight lanes */
-                for (int u = CHUNK * WARP + lane; u < units && lane % LINE == 0; u += WARP)
-                    if (row < d.e.hidden)
-                        asm volatile("prefetch.global.L2 [%0];" ::"l"(
-                            from[u] + (size_t)row * (u < own ? each : other)));
-                weigh_h(hs, &d, weight, units);
+            if (!staged) {
+#pragma unroll 4
+                for (int i = threadIdx.x; i < units * UNIT; i += GEMV_THREADS)
+                    hs[plane_index(i, units)] = d.h[i] * weight[min(i / d.e.inner, d.k)];
+                __syncthreads();
                 staged = true;
             }
 #pragma unroll
@@ -210,7 +178,7 @@ static __global__ void __launch_bounds__(GEMV_THREADS, GEMV_BLOCKS) k_down(struc
         }
         acc = warp_sum(acc);
         if (lane == 0 && row < d.e.hidden)
-            d.y[row] = old + acc;
+            d.y[row] += acc;
     }
 }
 
