@@ -494,18 +494,10 @@ static void test_recording(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_ready_and_stopped),
-        TEST(test_mute_and_volume_outlast),
-        TEST(test_crash_loop),
-        TEST(test_missing_model),
-        TEST(test_bad_configuration),
-        TEST(test_reload),
-        TEST(test_stopped_at_any_time),
-        TEST(test_metrics_and_watch),
-        TEST(test_recording),
-        TEST(test_missing_system_file),
-        TEST(test_no_microphone),
-        TEST(test_words),
+        TEST(test_ready_and_stopped),   TEST(test_mute_and_volume_outlast), TEST(test_crash_loop),
+        TEST(test_missing_model),       TEST(test_bad_configuration),       TEST(test_reload),
+        TEST(test_stopped_at_any_time), TEST(test_metrics_and_watch),       TEST(test_recording),
+        TEST(test_missing_system_file), TEST(test_no_microphone),           TEST(test_words),
     };
     size_t n = ARRAY_LEN(tests);
 #ifdef PARLEY_EMULATED
