@@ -296,7 +296,7 @@ def own_speech(machine, page):
             ask = [sound(LONG[(n + k) % len(LONG)], 500)]
             ask += [sound(LONG[(n + k + i) % len(LONG)], 700, after="answer_ended", nth=i)
                     for i in range(1, 12)]
-            scenarios[f"own-{n}-{k}"] = scenario("Nobody interrupts.", 100000, ask, room)
+            scenarios[f"own-{n}-{k}"] = scenario("Nobody interrupts.", 104000, ask, room)
     results = machine.all(scenarios)
     own_ms = drops = holds = 0
     held, failing = [], []
