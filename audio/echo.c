@@ -49,7 +49,8 @@ struct echo {
     float v[FFT_BINS];             /* of what is no echo */
     int at, turn;
     int silent;                  /* periods of silence at the far end, up to REST */
-    float waited;                /* periods at rest, for which P is still to be made up */
+    float waited;                /* periods at rest, for which P is still to be made up; from 46
+                                    hours on, when nothing is left of P, it counts no further */
     float mic_power, rest_power; /* smoothed over 100 ms */
 };
 
@@ -191,8 +192,9 @@ static void catch_up(struct echo *e)
     float kept = powf(KEEP * KEEP, e->waited);
     for (int j = 0; j < PARTITIONS; j++) {
         const struct spectrum *w = &e->w[j];
+        float least = least_of(j);
         for (int k = 0; k < FFT_BINS; k++) {
-            float end = fmaxf(w->re[k] * w->re[k] + w->im[k] * w->im[k], least_of(j));
+            float end = fmaxf(w->re[k] * w->re[k] + w->im[k] * w->im[k], least);
             e->p[j][k] = end + kept * (e->p[j][k] - end);
         }
     }
