@@ -595,12 +595,13 @@ def watch(process, log):
 
 
 def soak_piece(machine, piece, hours):
+    """A context that is full within the first day, or its caches would still be filling later."""
     o, name = machine.options, os.path.join(machine.folder, f"soak-{piece}")
     times = range(2000, int(hours * 3.6e6) - 60000, int(o.every * 60000))
     with open(name + ".json", "w", encoding="utf-8") as f:
         json.dump(scenario("A question now and then.", int(hours * 3.6e6),
                            [sound(LONG[i % len(LONG)], t) for i, t in enumerate(times)],
-                           ROOMS[3 + 2 * piece % 6],
+                           ROOMS[3 + 2 * piece % 6], model={"context": 512},
                            wrap={"bits": 32, "after_ms": int(hours * 1.8e6)}), f)
     with subprocess.Popen([o.parley, "replay", name + ".json", "--model", o.model, "--threads", "1",
                            "--no-compare", "--events", name + ".jsonl", "--vad",
