@@ -36,9 +36,11 @@ enum {
     DELAY_MAX = 500,              /* ms */
     LATENCY_MAX = 4 * EAR_PERIOD, /* of webrtc */
     LOUDEST = 50,                 /* periods of far end that are remembered: half a second */
-    REST = 150,                   /* periods of silence after which webrtc rests: DELAY_MAX, half a
-                                     second of LOUDEST, and what it remembers itself */
-    WAKE = 5,                     /* ... in which it is not heard after that: LATENCY_MAX */
+    /* Periods of silence after which webrtc rests: the far end's delay, what is remembered as the
+     * loudest, and half a second that it remembers itself; periods in which it is not heard then.
+     */
+    REST = DELAY_MAX / 10 + LOUDEST + 50,
+    WAKE = LATENCY_MAX / EAR_PERIOD + 1,
 };
 #define SILENCE   1e-6f  /* rms, -120 dBFS */
 #define FAR_HEARD 0.003f /* rms of a far end that is worth measuring the canceller on */
@@ -284,7 +286,7 @@ static const float *ago(const float *newest, int late)
 static void cancel(struct ear *e, const float *rest, const float *far, struct ear_frame *out)
 {
     const float *kept = ago(e->rest, e->cancel_latency);
-    e->silent = is_silence(far, EAR_PERIOD) ? min_int(e->silent + 1, REST) : 0;
+    e->silent = count_silence(e->silent, REST, far, EAR_PERIOD);
     if (e->silent == REST) {
         memcpy(out->clean, kept, sizeof(out->clean));
         e->waking = WAKE;

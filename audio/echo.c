@@ -204,7 +204,7 @@ static void catch_up(struct echo *e)
 /* Whether this period can be spent at rest. */
 static bool rests(struct echo *e, const float *far)
 {
-    e->silent = is_silence(far, ECHO_PERIOD) ? min_int(e->silent + 1, REST) : 0;
+    e->silent = count_silence(e->silent, REST, far, ECHO_PERIOD);
     if (e->silent == REST) {
         e->waited++;
         return true;

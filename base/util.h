@@ -52,6 +52,12 @@ static inline bool is_silence(const float *x, size_t n)
     return sounding == 0;
 }
 
+/* Periods of silence in a row, up to `most`, of which x[n] is the newest. */
+static inline int count_silence(int periods, int most, const float *x, size_t n)
+{
+    return is_silence(x, n) ? min_int(periods + 1, most) : 0;
+}
+
 /* Grows `*array` (elements of `size` bytes, `*cap` of them) to hold at least `need`; the new part
  * is not initialised. 0 or -ENOMEM, in which case nothing has changed. */
 int grow_array(void *array, size_t *cap, size_t need, size_t size);

@@ -35,16 +35,16 @@ struct encoder {
     struct step **windows; /* [window tokens + 1] */
 };
 
-static int window_tokens(const struct audio_config *c)
-{
-    return encoder_tokens(c->chunk) * c->window_chunks;
-}
-
 int encoder_tokens(int frames)
 {
     for (int i = 0; i < 3; i++)
         frames = (frames + 1) / 2;
     return frames;
+}
+
+int encoder_window_tokens(const struct audio_config *c)
+{
+    return encoder_tokens(c->chunk) * c->window_chunks;
 }
 
 int encoder_sound_tokens(const struct audio_config *c, int frames)
@@ -61,7 +61,7 @@ static struct sizes buffer_sizes(const struct audio_config *c)
     size_t half_t = (size_t)(c->chunk + 1) / 2, half_b = (size_t)(c->mel_bins + 1) / 2;
     size_t first = half_t * half_b * c->channels;
     size_t second = ((half_t + 1) / 2) * ((half_b + 1) / 2) * c->channels;
-    size_t tokens = (size_t)encoder_tokens(c->chunk) * c->window_chunks;
+    size_t tokens = (size_t)encoder_window_tokens(c);
     struct sizes s = {.map = {first, second},
                       .rows = tokens * c->d_model,
                       .ffn = tokens * c->ffn,
@@ -95,7 +95,7 @@ static int alloc_buffers(struct encoder *e)
     e->zero = e->dev->op->alloc(e->dev, sizeof(*e->zero));
     e->mel = malloc((size_t)e->c->chunk * e->c->mel_bins * sizeof(float));
     e->stems = calloc((size_t)e->c->window_chunks, sizeof(*e->stems));
-    e->windows = calloc((size_t)window_tokens(e->c) + 1, sizeof(*e->windows));
+    e->windows = calloc((size_t)encoder_window_tokens(e->c) + 1, sizeof(*e->windows));
     return e->zero != NULL && e->mel != NULL && e->stems != NULL && e->windows != NULL ? 0
                                                                                        : -ENOMEM;
 }
@@ -206,7 +206,7 @@ void encoder_close(struct encoder *e)
         return;
     for (int i = 0; e->stems != NULL && i < e->c->window_chunks; i++)
         e->dev->op->step_drop(e->dev, e->stems[i]);
-    for (int i = 0; e->windows != NULL && i <= window_tokens(e->c); i++)
+    for (int i = 0; e->windows != NULL && i <= encoder_window_tokens(e->c); i++)
         e->dev->op->step_drop(e->dev, e->windows[i]);
     void *const buffers[] = {e->map[0], e->map[1], e->stem, e->x,   e->a,   e->q,
                              e->k,      e->v,      e->att,  e->ffn, e->out, e->zero};

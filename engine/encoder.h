@@ -19,6 +19,9 @@ int encoder_open(struct encoder **ret, const struct model *model, struct device 
 /* Rows for a chunk of `frames` mel frames: each of three convolutions halves, rounding up. */
 int encoder_tokens(int frames);
 
+/* ... for a whole window. */
+int encoder_window_tokens(const struct audio_config *c);
+
 /* Rows for a whole sound of `frames` mel frames. */
 int encoder_sound_tokens(const struct audio_config *c, int frames);
 

@@ -102,7 +102,7 @@ static int finish_window(struct engine *e, struct problems *why)
         .mark = {.peak = peak,
                  .floor = mel_floor(s->mel, s->windows * window_frames(e), window_frames(e))},
     };
-    err = encode_window(e, c->window_chunks * encoder_tokens(c->chunk), why);
+    err = encode_window(e, encoder_window_tokens(c), why);
     if (err < 0)
         return err;
     s->windows++;

@@ -611,7 +611,7 @@ def soak_piece(machine, piece, hours):
         said = process.stdout.read().strip()
     events = score.read_events(name + ".jsonl")
     day = [m for at, m in samples if at >= min(24, hours / 4)] or [0]
-    wrong = sum(e["event"] in ("underrun", "overflow", "failed") for e in events)
+    wrong = sum(e["event"] in ("overflow", "model_failed", "mic_lost", "speaker_lost") for e in events)
     return {"asked": len(times), "ended": sum(e["event"] == "answer_ended" for e in events),
             "last": [e["state"] for e in events if "state" in e][-1], "wrong": wrong,
             "more": day[-1] - day[0], "most": max(day) - day[0], "said": said}
