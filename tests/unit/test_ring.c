@@ -14,6 +14,9 @@
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "base/ring.h"
 #include "base/thread.h"
@@ -65,6 +68,27 @@ static void test_open(void **unused)
         ring_close(r);
     }
     ring_close(NULL);
+}
+
+/* Pages of a fresh ring are there before a real-time thread asks for them. */
+static void test_touched(void **unused)
+{
+    (void)unused;
+    struct ring *r = NULL;
+    void *first;
+    size_t bytes = (size_t)8 << 20, page = (size_t)sysconf(_SC_PAGESIZE);
+    assert_int_equal(ring_open(&r, 1, bytes, 0), 0);
+    assert_int_equal(ring_write_begin(r, &first, bytes), bytes);
+    unsigned char *from = (unsigned char *)first + (page - (uintptr_t)first % page) % page;
+    size_t n = (bytes - (size_t)(from - (unsigned char *)first)) / page, there = 0;
+    unsigned char *resident = malloc(n);
+    assert_non_null(resident);
+    assert_int_equal(mincore(from, n * page, resident), 0);
+    for (size_t i = 0; i < n; i++)
+        there += resident[i] & 1;
+    assert_int_equal(there, n);
+    free(resident);
+    ring_close(r);
 }
 
 static void test_full(void **unused)
@@ -328,10 +352,10 @@ static void test_onlooker(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_open),     cmocka_unit_test(test_full),
-        cmocka_unit_test(test_pieces),   cmocka_unit_test(test_skip),
-        cmocka_unit_test(test_wraps),    cmocka_unit_test(test_threads),
-        cmocka_unit_test(test_onlooker),
+        cmocka_unit_test(test_open),    cmocka_unit_test(test_touched),
+        cmocka_unit_test(test_full),    cmocka_unit_test(test_pieces),
+        cmocka_unit_test(test_skip),    cmocka_unit_test(test_wraps),
+        cmocka_unit_test(test_threads), cmocka_unit_test(test_onlooker),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
