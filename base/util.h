@@ -66,6 +66,11 @@ int grow_array(void *array, size_t *cap, size_t need, size_t size);
  * 0, -EFBIG, or the errno of the failing call. Caller frees. */
 int read_file(char **text, size_t *len, const char *path, size_t max);
 
+/* Large blocks get pages of their own, which go back to the system when freed: months of turns of
+ * differing length would otherwise leave holes in the heap, and memory would follow the worst day.
+ * To be called first in main; does nothing where the C library has no such setting. */
+void heap_keep_small(void);
+
 /* Seconds on the monotonic clock: for reporting how long something took, never for deciding. */
 double clock_seconds(void);
 

@@ -34,6 +34,7 @@ static void usage(FILE *f)
 
 int main(int argc, char **argv)
 {
+    heap_keep_small();
     if (argc < 2) {
         usage(stderr);
         return EXIT_BAD_INPUT;

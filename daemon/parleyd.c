@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/util.h"
 #include "daemon/appliance.h"
 #include "daemon/commands.h"
 
@@ -56,6 +57,7 @@ int main(int argc, char **argv)
     struct arguments a = {0};
     struct conf conf;
     struct problems why = {0};
+    heap_keep_small();
     if (!parse(&a, argc, argv))
         return EXIT_BAD_INPUT;
     if (a.help) {
