@@ -10,6 +10,7 @@
  * Pa_* is not safe to be called by several threads when it opens or closes; a lock is held there,
  * never while samples are moved.
  */
+#include <dlfcn.h>
 #include <errno.h>
 #include <math.h>
 #include <portaudio.h>
@@ -125,9 +126,36 @@ static int open_stream(struct pa_device *d, PaDeviceIndex index, struct problems
     return 0;
 }
 
+static void no_message(const char *text)
+{
+    (void)text;
+}
+
+/* JACK's library, if PortAudio was built with it, would say that no server runs. */
+static void jack_be_quiet(void)
+{
+    static const char *const setters[] = {"jack_set_error_function", "jack_set_info_function"};
+    for (size_t i = 0; i < ARRAY_LEN(setters); i++) {
+        union {
+            void *found;
+            void (*call)(void (*)(const char *));
+        } set = {dlsym(RTLD_DEFAULT, setters[i])};
+        if (set.found != NULL)
+            set.call(no_message);
+    }
+}
+
+/* The libraries below it write nothing to the terminal from now on. */
+static PaError initialize(void)
+{
+    alsa_be_quiet();
+    jack_be_quiet();
+    return Pa_Initialize();
+}
+
 static int open_locked(struct pa_device *d, struct problems *why)
 {
-    PaError err = Pa_Initialize();
+    PaError err = initialize();
     if (err != paNoError)
         return problem_add(why, -ENODEV, "portaudio: %s", Pa_GetErrorText(err));
     d->counted = true;
@@ -179,7 +207,6 @@ static int pa_open(void **device, const struct audio_device_opts *o, char *text,
     struct pa_device *d = calloc(1, sizeof(*d));
     if (d == NULL)
         return -ENOMEM;
-    alsa_be_quiet();
     d->o = *o;
     pthread_mutex_lock(&o->host->lock);
     int err = open_locked(d, why);
@@ -240,9 +267,8 @@ static int pa_transfer(void *device, float *pcm, size_t n, struct audio_moment *
 
 static void pa_list(FILE *out, enum audio_direction direction, struct pa_host *host)
 {
-    alsa_be_quiet();
     pthread_mutex_lock(&host->lock);
-    if (Pa_Initialize() == paNoError) {
+    if (initialize() == paNoError) {
         for (PaDeviceIndex i = 0; i < Pa_GetDeviceCount(); i++)
             if (fits(Pa_GetDeviceInfo(i), direction))
                 fprintf(out, "portaudio:%s\n", Pa_GetDeviceInfo(i)->name);

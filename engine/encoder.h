@@ -1,6 +1,6 @@
 /*
- * engine/encoder.h - the audio encoder: mel frames in, rows for the Thinker out (private to
- * engine/).
+ * engine/encoder.h - the audio encoder: mel frames in, rows for the Thinker out (for engine/, and
+ * for `parley bench`, which times it alone).
  *
  * Two steps, because they become final at different times: the stem works on one chunk of mel
  * frames (1 s) by itself, the transformer on one window of chunks (8 s). The stem's rows of the
