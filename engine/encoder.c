@@ -167,11 +167,12 @@ static void layer(struct encoder *e, const struct audio_layer *w, int n)
     int head_dim = e->c->d_model / e->c->heads;
     const struct kv kv = {
         .k = e->k, .v = e->v, .type = DT_F32, .rows = n, .heads = e->c->heads, .dim = head_dim};
+    float *const qkv[] = {e->q, e->k, e->v};
+    const struct weight *const in[] = {&w->q.w, &w->k.w, &w->v.w};
+    const float *const bias[] = {w->q.bias, w->k.bias, w->v.bias};
     const struct attention shape = {.heads = e->c->heads, .scale = 1.0f / sqrtf((float)head_dim)};
     op->layer_norm(e->dev, e->a, e->x, n, e->c->d_model, w->attn_norm.w, w->attn_norm.b, 1e-5f);
-    op->linear(e->dev, e->q, e->a, n, &w->q.w, w->q.bias, 0);
-    op->linear(e->dev, e->k, e->a, n, &w->k.w, w->k.bias, 0);
-    op->linear(e->dev, e->v, e->a, n, &w->v.w, w->v.bias, 0);
+    op->linears(e->dev, qkv, e->a, n, in, bias, 3, 0);
     op->attend(e->dev, e->att, e->q, n, &kv, &shape, e->zero);
     op->linear(e->dev, e->x, e->att, n, &w->o.w, w->o.bias, LINEAR_ADD);
     op->layer_norm(e->dev, e->a, e->x, n, e->c->d_model, w->mlp_norm.w, w->mlp_norm.b, 1e-5f);

@@ -3,12 +3,21 @@
  */
 #include "kernels/compose.h"
 
+static const float *const no_bias[3];
+
+void compose_linears(struct device *d, float *const *y, const float *x, int n,
+                     const struct weight *const *w, const float *const *bias, int count,
+                     unsigned flags)
+{
+    for (int i = 0; i < count; i++)
+        d->op->linear(d, y[i], x, n, w[i], bias[i], flags);
+}
+
 void compose_norm_linear(struct device *d, float *const *y, float *a, const float *x, int n,
                          const struct norm *norm, const struct weight *const *w, int count)
 {
     d->op->rms_norm(d, a, x, n, w[0]->cols, norm->w, norm->eps);
-    for (int i = 0; i < count; i++)
-        d->op->linear(d, y[i], a, n, w[i], NULL, 0);
+    d->op->linears(d, y, a, n, w, no_bias, count, 0);
 }
 
 void compose_rope_attend(struct device *d, float *y, float *q, float *k, const float *v, int n,
@@ -36,8 +45,9 @@ void compose_linear_add(struct device *d, float *y, float *room, const float *x,
 static void swiglu(struct device *d, float *y, float *room, const float *a, int n,
                    const struct weight *gate, const struct weight *up)
 {
-    d->op->linear(d, y, a, n, gate, NULL, 0);
-    d->op->linear(d, room, a, n, up, NULL, 0);
+    float *const both[] = {y, room};
+    const struct weight *const w[] = {gate, up};
+    d->op->linears(d, both, a, n, w, no_bias, 2, 0);
     d->op->silu_mul(d, y, room, (size_t)n * (size_t)gate->rows);
 }
 

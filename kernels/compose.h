@@ -9,6 +9,9 @@
 
 #include "kernels/ops.h"
 
+void compose_linears(struct device *d, float *const *y, const float *x, int n,
+                     const struct weight *const *w, const float *const *bias, int count,
+                     unsigned flags);
 void compose_norm_linear(struct device *d, float *const *y, float *a, const float *x, int n,
                          const struct norm *norm, const struct weight *const *w, int count);
 void compose_rope_attend(struct device *d, float *y, float *q, float *k, const float *v, int n,

@@ -240,6 +240,10 @@ struct ops {
     /* Fused ops: what stands in each comment, in this order; a backend may do it in fewer passes.
      * Room that an op is given for what lies between is not to be read afterwards. */
 
+    /* y[i] = linear(x, w[i], bias[i], flags) for i < count <= 3. */
+    void (*linears)(struct device *d, float *const *y, const float *x, int n,
+                    const struct weight *const *w, const float *const *bias, int count,
+                    unsigned flags);
     /* a = rms_norm(x), y[i] = w[i] a for i < count <= 3. `a` may be read afterwards. */
     void (*norm_linear)(struct device *d, float *const *y, float *a, const float *x, int n,
                         const struct norm *norm, const struct weight *const *w, int count);

@@ -82,6 +82,7 @@ struct sizes {
 static const struct sizes thinker = {2048, 32, 4, 128, 768, 128, 8, 0, 8192, DT_F16};
 static const struct sizes talker = {1024, 16, 2, 128, 384, 128, 6, 768, 8192, DT_F16};
 static const struct sizes predictor = {1024, 16, 8, 128, 3072, 0, 0, 0, 16, DT_F32};
+static const struct sizes audio = {1280, 20, 20, 64, 5120, 0, 0, 0, 104, DT_F32};
 static const struct sizes wave = {1024, 16, 16, 64, 3072, 0, 0, 0, 135, DT_F32};
 
 static struct set sets[SETS];
@@ -234,6 +235,22 @@ static double run_sample(struct set *s)
     return 0;
 }
 
+static double run_audio_norm(struct set *s)
+{
+    (void)s;
+    op->layer_norm(d, room[4], room[0], rows, z->hidden, room[7], room[7], 1e-5f);
+    return 0;
+}
+
+static double run_audio_qkv(struct set *s)
+{
+    float *const y[] = {room[1], room[2], room[3]};
+    const struct weight *const w[] = {&s->q, &s->k, &s->v};
+    const float *const bias[] = {room[7], room[7], room[7]};
+    op->linears(d, y, room[4], rows, w, bias, 3, 0);
+    return (double)weight_bytes(&s->q) * 3;
+}
+
 static double run_audio_attend(struct set *s)
 {
     const struct kv kv = {room[2], room[3], DT_F32, rows, 20, 64};
@@ -241,6 +258,31 @@ static double run_audio_attend(struct set *s)
     (void)s;
     op->attend(d, room[5], room[1], rows, &kv, &a, pos);
     return 0;
+}
+
+static double run_audio_o(struct set *s)
+{
+    op->linear(d, room[0], room[5], rows, &s->o, room[7], LINEAR_ADD);
+    return (double)weight_bytes(&s->o);
+}
+
+static double run_audio_fc1(struct set *s)
+{
+    op->linear(d, room[1], room[4], rows, &s->gate, room[7], LINEAR_GELU);
+    return (double)weight_bytes(&s->gate);
+}
+
+static double run_audio_fc2(struct set *s)
+{
+    op->linear(d, room[0], room[1], rows, &s->down, room[7], LINEAR_ADD);
+    return (double)weight_bytes(&s->down);
+}
+
+static double run_audio_layer(struct set *s)
+{
+    double bytes = run_audio_norm(s) + run_audio_qkv(s);
+    bytes += run_audio_attend(s) + run_audio_o(s) + run_audio_norm(s);
+    return bytes + run_audio_fc1(s) + run_audio_fc2(s);
 }
 
 /* table.rows outputs of table.cols = in * 7 over `rows` samples. */
@@ -410,15 +452,18 @@ static void bench_wave(void)
 
 static void bench_audio(void)
 {
-    static const int shapes[][2] = {
-        {1280, 1280}, {5120, 1280}, {1280, 5120}, {2048, 1280}, {1280, 7680}};
-    char name[64];
-    for (size_t i = 0; i < ARRAY_LEN(shapes); i++) {
-        with_table(shapes[i][0], shapes[i][1]);
-        snprintf(name, sizeof(name), "audio linear %d x %d", shapes[i][0], shapes[i][1]);
-        measure(name, run_linear, 52, 0);
+    make_sets(&audio, 16);
+    for (int n = 13; n <= 104; n *= 2) {
+        measure("audio layer norm", run_audio_norm, n, 0);
+        measure("audio qkv", run_audio_qkv, n, 0);
+        measure("audio attention", run_audio_attend, n, 0);
+        measure("audio o", run_audio_o, n, 0);
+        measure("audio fc1", run_audio_fc1, n, 0);
+        measure("audio fc2", run_audio_fc2, n, 0);
+        measure("audio layer", run_audio_layer, n, 0);
     }
-    measure("audio attention", run_audio_attend, 52, 0);
+    with_table(1280, 7680);
+    measure("audio stem linear 1280 x 7680", run_linear, 13, 0);
     with_table(480, 480 * 9);
     measure("audio conv2d 50 x 64", run_conv2d, 1, 0);
 }

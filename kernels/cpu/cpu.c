@@ -43,6 +43,7 @@ static const struct ops cpu_ops = {
     .conv1d_up = cpu_conv1d_up,
     .snake = cpu_snake,
     .sample = plain_sample,
+    .linears = compose_linears,
     .norm_linear = compose_norm_linear,
     .rope_attend = compose_rope_attend,
     .linear_add = compose_linear_add,

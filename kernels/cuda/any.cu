@@ -1,7 +1,7 @@
 /*
  * kernels/cuda/any.cu - products for weights of any type and any size: a warp a dot product,
- * nothing clever. fp32 and 8-bit weights and odd shapes come here; what is fast stands in gemv.cu,
- * gemm.cu and moe.cu.
+ * nothing clever. fp32 and 8-bit weights, odd shapes and convolutions of one channel come here; what
+ * is fast stands in gemv.cu, gemm.cu and moe.cu.
  */
 #include "kernels/cuda/conv.cuh"
 #include "kernels/cuda/gemm.cuh"
@@ -204,10 +204,48 @@ static __global__ void k_conv2d(float *y, const float *x, size_t tasks, int h, i
         y[task] = gelu(sum + (bias != NULL ? bias[task % weight.rows] : 0));
 }
 
+enum { PIXELS = 16 };
+
+/* One channel in: a block takes some pixels, a thread the weights of one channel out at a time. */
+static __global__ void k_conv2d_one(float *y, const float *x, int pixels, int h, int w,
+                                    struct weight weight, const float *bias)
+{
+    __shared__ float seen[PIXELS][TAPS];
+    int ho = (h + 1) / 2, wo = (w + 1) / 2, first = blockIdx.x * PIXELS;
+    dependents_start();
+    dependency_wait();
+    for (int i = threadIdx.x; i < PIXELS * TAPS; i += THREADS) {
+        int pixel = first + i / TAPS, tap = i % TAPS;
+        int r = 2 * (pixel / wo % ho) - 1 + tap % 3, q = 2 * (pixel % wo) - 1 + tap / 3;
+        bool inside = pixel < pixels && r >= 0 && r < h && q >= 0 && q < w;
+        seen[i / TAPS][tap] = inside ? x[((size_t)(pixel / wo / ho) * h + r) * w + q] : 0;
+    }
+    __syncthreads();
+    for (int o = threadIdx.x; o < weight.rows; o += THREADS) {
+        float k[TAPS], start = bias != NULL ? bias[o] : 0;
+#pragma unroll
+        for (int i = 0; i < TAPS; i++)
+            k[i] = read_weight(&weight, (size_t)o, (size_t)i);
+        for (int p = 0; p < PIXELS && first + p < pixels; p++) {
+            float sum = 0;
+#pragma unroll
+            for (int i = 0; i < TAPS; i++)
+                sum = fmaf(k[i], seen[p][i], sum);
+            y[(size_t)(first + p) * weight.rows + o] = gelu(sum + start);
+        }
+    }
+}
+
 void cuda_conv2d_any(struct device *d, float *y, const float *x, int n, int h, int w,
                      const struct weight *weight, const float *bias)
 {
-    size_t tasks = (size_t)n * ((h + 1) / 2) * ((w + 1) / 2) * weight->rows;
+    int pixels = n * ((h + 1) / 2) * ((w + 1) / 2);
+    if (weight->cols == TAPS) {
+        LAUNCH(cuda_of(d), k_conv2d_one, (unsigned)div_up(pixels, PIXELS), THREADS, 0, y, x, pixels,
+               h, w, *weight, bias);
+        return;
+    }
+    size_t tasks = (size_t)pixels * weight->rows;
     int lanes = weight->cols <= SHORT ? 1 : WARP;
     LAUNCH(cuda_of(d), k_conv2d, (unsigned)((tasks * lanes + THREADS - 1) / THREADS), THREADS, 0, y,
            x, tasks, h, w, *weight, bias, lanes);

@@ -14,7 +14,7 @@ template <int DIM> struct room {
     __align__(16) float k[keys][DIM + 4]; /* 16 bytes more: no two lanes in one bank */
     __align__(16) float v[keys][DIM];
     __align__(16) float q[ROWS][DIM];
-    float p[ROWS][keys];
+    __align__(16) float p[ROWS][keys];
     float shrink[ROWS], mass[ROWS];
 };
 
@@ -35,36 +35,63 @@ static __device__ __forceinline__ void seen(const struct many *m, int pos, int i
     *from = m->a.causal && m->a.window > 0 ? max(0, *end - m->a.window) : 0;
 }
 
+/* 16 bytes to shared memory, zeros instead when there is nothing to read. */
+static __device__ __forceinline__ void copy_unit(float *to, const void *from, bool there)
+{
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(
+                     (unsigned)__cvta_generic_to_shared(to)),
+                 "l"(from), "r"(there ? 16 : 0)
+                 : "memory");
+}
+
+template <int DIM>
+static __device__ __forceinline__ void take(float *to, int pitch, const void *kind,
+                                            const struct many *m, int head, int from, int end)
+{
+    const int units = DIM / 4, keys = room<DIM>::keys;
+#pragma unroll
+    for (int i = 0; i < keys * units / THREADS; i++) {
+        int at = i * THREADS + (int)threadIdx.x, key = at / units, u = at % units;
+        size_t row = (size_t)((from + key) % m->kv.rows) * m->kv.heads + head;
+        copy_unit(to + key * pitch + 4 * u, (const float4 *)kind + row * units + u,
+                  from + key < end);
+    }
+    asm volatile("cp.async.commit_group;" ::: "memory");
+}
+
+/* Begins to copy keys from .. end - 1 of a head, as many as there is room for, then values. */
 template <int DIM>
 static __device__ __forceinline__ void take_keys(struct room<DIM> *s, const struct many *m,
                                                  int head, int from, int end)
 {
-    const int units = DIM / 4;
-    for (int i = threadIdx.x; i < s->keys * units; i += THREADS) {
-        int key = i / units, u = i % units;
-        float4 k = make_float4(0, 0, 0, 0), v = k;
-        if (from + key < end) {
-            size_t row = (size_t)((from + key) % m->kv.rows) * m->kv.heads + head;
-            k = ((const float4 *)m->kv.k)[row * units + u];
-            v = ((const float4 *)m->kv.v)[row * units + u];
-        }
-        *(float4 *)&s->k[key][4 * u] = k;
-        *(float4 *)&s->v[key][4 * u] = v;
-    }
+    take<DIM>(s->k[0], DIM + 4, m->kv.k, m, head, from, end);
+    take<DIM>(s->v[0], DIM, m->kv.v, m, head, from, end);
+}
+
+/* Until keys are here (LEFT 1), and values (0). */
+template <int LEFT> static __device__ __forceinline__ void keys_wait(void)
+{
+    asm volatile("cp.async.wait_group %0;" ::"n"(LEFT) : "memory");
+    __syncthreads();
 }
 
 template <int DIM> static __device__ __forceinline__ void score(struct room<DIM> *s)
 {
-    int key = threadIdx.x % s->keys;
-    for (int r = threadIdx.x / s->keys; r < ROWS; r += THREADS / s->keys) {
-        float sum = 0;
+    const int step = THREADS / s->keys, rows = ROWS / step;
+    int key = threadIdx.x % s->keys, first = threadIdx.x / s->keys;
+    float sum[rows] = {};
 #pragma unroll 8
-        for (int i = 0; i < DIM; i += 4) {
-            float4 k = *(const float4 *)&s->k[key][i], q = *(const float4 *)&s->q[r][i];
-            sum = fmaf(k.x, q.x, fmaf(k.y, q.y, fmaf(k.z, q.z, fmaf(k.w, q.w, sum))));
+    for (int i = 0; i < DIM; i += 4) {
+        float4 k = *(const float4 *)&s->k[key][i];
+#pragma unroll
+        for (int j = 0; j < rows; j++) {
+            float4 q = *(const float4 *)&s->q[first + j * step][i];
+            sum[j] = fmaf(k.x, q.x, fmaf(k.y, q.y, fmaf(k.z, q.z, fmaf(k.w, q.w, sum[j]))));
         }
-        s->p[r][key] = sum;
     }
+#pragma unroll
+    for (int j = 0; j < rows; j++)
+        s->p[first + j * step][key] = sum[j];
 }
 
 /* The softmax of this warp's row so far. */
@@ -94,6 +121,28 @@ static __device__ __forceinline__ void weigh(struct room<DIM> *s, float *top, in
     *top = now;
 }
 
+/* Rows threadIdx / DIM and every (THREADS / DIM)th after it, dimension threadIdx % DIM. */
+template <int DIM>
+static __device__ __forceinline__ void add_values(float acc[ROWS * DIM / THREADS],
+                                                  const struct room<DIM> *s)
+{
+    const int each = ROWS * DIM / THREADS, step = THREADS / DIM;
+    int dim = threadIdx.x % DIM, first = threadIdx.x / DIM;
+#pragma unroll
+    for (int j = 0; j < each; j++)
+        acc[j] *= s->shrink[first + j * step];
+#pragma unroll 4
+    for (int key = 0; key < s->keys; key += 4) {
+        float a = s->v[key][dim], b = s->v[key + 1][dim], c = s->v[key + 2][dim];
+        float d = s->v[key + 3][dim];
+#pragma unroll
+        for (int j = 0; j < each; j++) {
+            float4 p = *(const float4 *)&s->p[first + j * step][key];
+            acc[j] = fmaf(p.w, d, fmaf(p.z, c, fmaf(p.y, b, fmaf(p.x, a, acc[j]))));
+        }
+    }
+}
+
 template <int DIM> static __global__ void __launch_bounds__(THREADS) k_rows(struct many m)
 {
     __shared__ struct room<DIM> s;
@@ -108,29 +157,31 @@ template <int DIM> static __global__ void __launch_bounds__(THREADS) k_rows(stru
     seen(&m, pos, min(row, m.n - 1), &low, &end);
     seen(&m, pos, first, &from, &unused);
     seen(&m, pos, min(first + ROWS, m.n) - 1, &unused, &last);
-    for (int i = threadIdx.x; i < ROWS * DIM; i += THREADS) {
-        int r = min(first + i / DIM, m.n - 1);
-        s.q[i / DIM][i % DIM] = m.q[((size_t)r * m.a.heads + head) * DIM + i % DIM] * m.a.scale;
+#pragma unroll
+    for (int j = 0; j < each; j++) {
+        int r = min(first + (int)threadIdx.x / DIM + j * step, m.n - 1);
+        acc[j] = m.q[((size_t)r * m.a.heads + head) * DIM + dim] * m.a.scale;
+    }
+    take_keys<DIM>(&s, &m, kv_head, from, last);
+#pragma unroll
+    for (int j = 0; j < each; j++) {
+        s.q[threadIdx.x / DIM + j * step][dim] = acc[j];
+        acc[j] = 0;
     }
     if (threadIdx.x < ROWS)
         s.mass[threadIdx.x] = 0;
-    for (; from < last; from += s.keys) {
-        take_keys<DIM>(&s, &m, kv_head, from, last);
-        __syncthreads();
+    for (;;) {
+        keys_wait<1>();
         score<DIM>(&s);
         __syncthreads();
         weigh<DIM>(&s, &top, from, low, end);
+        keys_wait<0>();
+        add_values<DIM>(acc, &s);
         __syncthreads();
-#pragma unroll
-        for (int j = 0; j < each; j++) {
-            int r = threadIdx.x / DIM + j * step;
-            float sum = acc[j] * s.shrink[r];
-#pragma unroll 8
-            for (int key = 0; key < s.keys; key++)
-                sum = fmaf(s.p[r][key], s.v[key][dim], sum);
-            acc[j] = sum;
-        }
-        __syncthreads();
+        from += s.keys;
+        if (from >= last)
+            break;
+        take_keys<DIM>(&s, &m, kv_head, from, last);
     }
 #pragma unroll
     for (int j = 0; j < each; j++) {

@@ -49,7 +49,7 @@ void cuda_conv1d(struct device *d, float *y, const float *x, int t, const struct
     g.bias = bias;
     g.bias_rows = w->rows;
     g.flags = flags;
-    cuda_gemm(c, &g, false);
+    cuda_gemm(c, &g, X_ROUND);
 }
 
 void cuda_conv1d_up(struct device *d, float *y, const float *x, int t, const struct weight *w,
@@ -68,22 +68,29 @@ void cuda_conv1d_up(struct device *d, float *y, const float *x, int t, const str
     g.tap = in;
     g.n = t;
     g.y = y;
-    cuda_gemm(c, &g, false);
+    cuda_gemm(c, &g, X_ROUND);
 }
 
-/* to[n, h + 2, w + 2, in] = x with a border of zeros. */
-static __global__ void k_pad(float *to, const float *x, size_t count, int h, int w, int in)
+/* to[n, h + 2, w + 2, in] = x rounded to type T, with a border of zeros; a thread a unit. */
+template <enum dtype T>
+static __global__ void k_pad(uint4 *to, const float *x, size_t count, int h, int w, int units)
 {
     size_t i = (size_t)blockIdx.x * PAD_THREADS + threadIdx.x;
     dependents_start();
     dependency_wait();
     if (i >= count)
         return;
-    size_t pixel = i / in;
+    size_t pixel = i / units;
     int col = (int)(pixel % (w + 2)) - 1, row = (int)(pixel / (w + 2) % (h + 2)) - 1;
     size_t image = pixel / (w + 2) / (h + 2);
-    bool inside = row >= 0 && row < h && col >= 0 && col < w;
-    to[i] = inside ? x[((image * h + row) * w + col) * in + i % in] : 0;
+    uint4 v = make_uint4(0, 0, 0, 0);
+    if (row >= 0 && row < h && col >= 0 && col < w) {
+        const float4 *p =
+            (const float4 *)x + (((image * h + row) * w + col) * units + i % units) * 2;
+        struct operand o = make_operand<T, false>(p[0], p[1]);
+        v = make_uint4(o.high[0], o.high[1], o.high[2], o.high[3]);
+    }
+    to[i] = v;
 }
 
 void cuda_conv2d(struct device *d, float *y, const float *x, int n, int h, int w,
@@ -91,14 +98,15 @@ void cuda_conv2d(struct device *d, float *y, const float *x, int n, int h, int w
 {
     struct cuda *c = cuda_of(d);
     int in = weight->cols / (SIDE * SIDE), ho = (h + 1) / 2, wo = (w + 1) / 2;
-    size_t image = (size_t)(h + 2) * (w + 2) * in, count = image * n;
+    size_t image = (size_t)(h + 2) * (w + 2) * in, count = image * n / UNIT;
     if (!fits(weight, in, x)) {
         cuda_conv2d_any(d, y, x, n, h, w, weight, bias);
         return;
     }
-    float *padded = (float *)cuda_scratch(c, count * sizeof(float));
-    LAUNCH(c, k_pad, (unsigned)((count + PAD_THREADS - 1) / PAD_THREADS), PAD_THREADS, 0, padded, x,
-           count, h, w, in);
+    unsigned blocks = (unsigned)((count + PAD_THREADS - 1) / PAD_THREADS);
+    uint4 *padded = (uint4 *)cuda_scratch(c, count * sizeof(uint4));
+    LAUNCH(c, (weight->type == DT_BF16 ? k_pad<DT_BF16> : k_pad<DT_F16>), blocks, PAD_THREADS, 0,
+           padded, x, count, h, w, in / UNIT);
     struct gemm g =
         gemm_of(cuda_pack_square(c, weight, SIDE), weight->type, weight->rows, SIDE * SIDE, in);
     g.per = wo;
@@ -112,8 +120,8 @@ void cuda_conv2d(struct device *d, float *y, const float *x, int n, int h, int w
     g.bias_rows = weight->rows;
     g.flags = LINEAR_GELU;
     for (int i = 0; i < n; i++) {
-        g.x = padded + (size_t)i * image;
+        g.x = padded + (size_t)i * image / UNIT;
         g.y = y + (size_t)i * ho * wo * weight->rows;
-        cuda_gemm(c, &g, false);
+        cuda_gemm(c, &g, X_NARROW);
     }
 }

@@ -172,6 +172,11 @@ void cuda_conv1d_depthwise(struct device *d, float *y, const float *x, int t, in
                            const float *w, const float *bias, int kernel);
 void cuda_advance(struct device *d, int32_t *pos, int n);
 
+/* gemm.cu */
+void cuda_linears(struct device *d, float *const *y, const float *x, int n,
+                  const struct weight *const *w, const float *const *bias, int count,
+                  unsigned flags);
+
 /* gemv.cu */
 void cuda_linear(struct device *d, float *y, const float *x, int n, const struct weight *w,
                  const float *bias, unsigned flags);

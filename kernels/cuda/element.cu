@@ -149,22 +149,47 @@ void cuda_rms_norm(struct device *d, float *y, const float *x, int n, int dim, c
     LAUNCH(cuda_of(d), k_rms_norm, n, ROW_THREADS, 0, y, x, dim, w, eps);
 }
 
-static __global__ void k_layer_norm(float *y, const float *x, int dim, const float *w,
-                                    const float *b, float eps)
+enum { KEPT = 8 }; /* values of a row that a thread keeps; what is beyond them is read again */
+
+static __global__ void __launch_bounds__(ROW_THREADS)
+    k_layer_norm(float *y, const float *x, int dim, const float *w, const float *b, float eps)
 {
     __shared__ float room[WARP];
+    const int rest = KEPT * ROW_THREADS + threadIdx.x;
+    float v[KEPT], scales[KEPT], shifts[KEPT], sum = 0, var = 0;
+#pragma unroll
+    for (int k = 0; k < KEPT; k++) {
+        int i = k * ROW_THREADS + threadIdx.x;
+        scales[k] = i < dim ? w[i] : 0;
+        shifts[k] = i < dim ? b[i] : 0;
+    }
     dependents_start();
     dependency_wait();
     x += (size_t)blockIdx.x * dim;
     y += (size_t)blockIdx.x * dim;
-    float sum = 0, var = 0;
-    for (int i = threadIdx.x; i < dim; i += blockDim.x)
+#pragma unroll
+    for (int k = 0; k < KEPT; k++) {
+        int i = k * ROW_THREADS + threadIdx.x;
+        v[k] = i < dim ? x[i] : 0;
+        sum += v[k];
+    }
+    for (int i = rest; i < dim; i += ROW_THREADS)
         sum += x[i];
     float mean = block_sum(sum, room) / (float)dim;
-    for (int i = threadIdx.x; i < dim; i += blockDim.x)
+#pragma unroll
+    for (int k = 0; k < KEPT; k++)
+        if (k * ROW_THREADS + (int)threadIdx.x < dim)
+            var += (v[k] - mean) * (v[k] - mean);
+    for (int i = rest; i < dim; i += ROW_THREADS)
         var += (x[i] - mean) * (x[i] - mean);
     float scale = 1 / sqrtf(block_sum(var, room) / (float)dim + eps);
-    for (int i = threadIdx.x; i < dim; i += blockDim.x)
+#pragma unroll
+    for (int k = 0; k < KEPT; k++) {
+        int i = k * ROW_THREADS + threadIdx.x;
+        if (i < dim)
+            y[i] = (v[k] - mean) * scale * scales[k] + shifts[k];
+    }
+    for (int i = rest; i < dim; i += ROW_THREADS)
         y[i] = (x[i] - mean) * scale * w[i] + b[i];
 }
 

@@ -83,23 +83,39 @@ static __device__ __forceinline__ void fetch_weights(uint4 w[2 * MT],
         w[i] = fetch_unit((const uint4 *)(rows[i] + step * STEP * 2));
 }
 
-/* This lane's columns of one step of a row of x. */
-static __device__ __forceinline__ void fetch_row(float4 b[2], const float *x)
+/* This lane's columns of one step of a row of x: 32 bytes, or 16 that are an operand already. */
+template <enum gemm_x X>
+static __device__ __forceinline__ void fetch_row(float4 b[2], const char *x)
 {
     b[0] = *(const float4 *)x;
-    b[1] = *(const float4 *)(x + 4);
+    if (X != X_NARROW)
+        b[1] = *(const float4 *)(x + sizeof(float4));
+}
+
+template <enum dtype T, enum gemm_x X>
+static __device__ __forceinline__ struct operand operand_of(const float4 b[2])
+{
+    struct operand o;
+    if (X != X_NARROW)
+        return make_operand<T, X == X_SPLIT>(b[0], b[1]);
+    o.high[0] = __float_as_uint(b[0].x);
+    o.high[1] = __float_as_uint(b[0].y);
+    o.high[2] = __float_as_uint(b[0].z);
+    o.high[3] = __float_as_uint(b[0].w);
+    return o;
 }
 
 /* A block: 16 MT rows of weights, 8 NT rows of x. Weights are fetched AHEAD steps before they are
  * used, rows of x one step. */
-template <enum dtype T, int MT, int NT, bool SPLIT>
+template <enum dtype T, int MT, int NT, enum gemm_x X>
 static __global__ void __launch_bounds__(THREADS, 2) k_gemm(struct gemm g)
 {
     extern __shared__ float sums[];
     int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
     int row = blockIdx.x * MT * TILE_M, t = blockIdx.y * NT * TILE_N, first, count;
     const char *rows[2 * MT];
-    const float *x[NT];
+    const int size = X == X_NARROW ? 2 : sizeof(float);
+    const char *x[NT];
     float c[MT][NT][4] = {};
     uint4 w[AHEAD][2 * MT];
     float4 next[NT][2];
@@ -108,7 +124,8 @@ static __global__ void __launch_bounds__(THREADS, 2) k_gemm(struct gemm g)
 #pragma unroll
     for (int n = 0; n < NT; n++) {
         int at = min(t + n * TILE_N + lane / 4, g.n - 1);
-        x[n] = g.x + at / g.per * g.pitch_outer + at % g.per * g.pitch + lane % 4 * UNIT;
+        x[n] = (const char *)g.x +
+               (at / g.per * g.pitch_outer + at % g.per * g.pitch + lane % 4 * UNIT) * size;
     }
 #pragma unroll
     for (int s = 0; s < AHEAD; s++)
@@ -118,7 +135,7 @@ static __global__ void __launch_bounds__(THREADS, 2) k_gemm(struct gemm g)
     dependency_wait();
 #pragma unroll
     for (int n = 0; n < NT && count > 0; n++)
-        fetch_row(next[n], x[n] + tap_offset(&g, first * STEP));
+        fetch_row<X>(next[n], x[n] + tap_offset(&g, first * STEP) * size);
     for (int from = 0; from < count; from += AHEAD) {
 #pragma unroll
         for (int s = 0; s < AHEAD; s++) {
@@ -129,12 +146,12 @@ static __global__ void __launch_bounds__(THREADS, 2) k_gemm(struct gemm g)
             long offset = more ? tap_offset(&g, (first + step + 1) * STEP) : 0;
 #pragma unroll
             for (int n = 0; n < NT; n++) {
-                struct operand o = make_operand<T, SPLIT>(next[n][0], next[n][1]);
+                struct operand o = operand_of<T, X>(next[n]);
                 if (more)
-                    fetch_row(next[n], x[n] + offset);
+                    fetch_row<X>(next[n], x[n] + offset * size);
 #pragma unroll
                 for (int m = 0; m < MT; m++)
-                    multiply<T, SPLIT>(c[m][n], w[s][2 * m], w[s][2 * m + 1], &o);
+                    multiply<T, X == X_SPLIT>(c[m][n], w[s][2 * m], w[s][2 * m + 1], &o);
             }
             if (step + AHEAD < count)
                 fetch_weights<MT>(w[s], rows, first + step + AHEAD);
@@ -145,16 +162,16 @@ static __global__ void __launch_bounds__(THREADS, 2) k_gemm(struct gemm g)
     add_up<MT, NT>(&g, sums, row, t);
 }
 
-template <enum dtype T, int MT, int NT, bool SPLIT>
+template <enum dtype T, int MT, int NT, enum gemm_x X>
 static void start(struct cuda *c, const struct gemm *g)
 {
     dim3 grid((unsigned)div_up(g->rows, MT * TILE_M), (unsigned)div_up(g->n, NT * TILE_N));
     size_t smem = (size_t)WARPS * NT * TILE_N * (MT * TILE_M + 1) * sizeof(float);
-    LAUNCH(c, (k_gemm<T, MT, NT, SPLIT>), grid, THREADS, smem, *g);
+    LAUNCH(c, (k_gemm<T, MT, NT, X>), grid, THREADS, smem, *g);
 }
 
 /* Tiles as large as leave a block for every multiprocessor. */
-template <enum dtype T, bool SPLIT> static void choose(struct cuda *c, const struct gemm *g)
+template <enum dtype T, enum gemm_x X> static void choose(struct cuda *c, const struct gemm *g)
 {
     int tiles = div_up(g->n, TILE_N), tall = div_up(g->rows, 2 * TILE_M);
     int nt = tiles > 2 ? 4 : tiles;
@@ -162,33 +179,39 @@ template <enum dtype T, bool SPLIT> static void choose(struct cuda *c, const str
         nt /= 2;
     bool two = tall * div_up(tiles, nt) >= c->sms;
     if (nt == 4)
-        start<T, 2, 4, SPLIT>(c, g);
+        start<T, 2, 4, X>(c, g);
     else if (nt == 2)
-        start<T, 2, 2, SPLIT>(c, g);
+        start<T, 2, 2, X>(c, g);
     else if (two)
-        start<T, 2, 1, SPLIT>(c, g);
+        start<T, 2, 1, X>(c, g);
     else
-        start<T, 1, 1, SPLIT>(c, g);
+        start<T, 1, 1, X>(c, g);
 }
 
-void cuda_gemm(struct cuda *c, const struct gemm *g, bool split)
+template <enum dtype T> static void by_x(struct cuda *c, const struct gemm *g, enum gemm_x how)
 {
-    if (split && cuda_gemm_wide(c, g))
-        return;
-    if (g->type == DT_BF16 && split)
-        choose<DT_BF16, true>(c, g);
-    else if (g->type == DT_BF16)
-        choose<DT_BF16, false>(c, g);
-    else if (split)
-        choose<DT_F16, true>(c, g);
+    if (how == X_SPLIT)
+        choose<T, X_SPLIT>(c, g);
+    else if (how == X_ROUND)
+        choose<T, X_ROUND>(c, g);
     else
-        choose<DT_F16, false>(c, g);
+        choose<T, X_NARROW>(c, g);
+}
+
+void cuda_gemm(struct cuda *c, const struct gemm *g, enum gemm_x how)
+{
+    if (g->type == DT_BF16)
+        by_x<DT_BF16>(c, g, how);
+    else
+        by_x<DT_F16>(c, g, how);
 }
 
 void cuda_linear_many(struct device *d, float *y, const float *x, int n, const struct weight *w,
                       const float *bias, const float *scale, unsigned flags)
 {
     bool narrow = w->type == DT_BF16 || w->type == DT_F16;
+    if (cuda_linears_wide(cuda_of(d), &y, x, n, &w, &bias, scale, 1, flags))
+        return;
     if (!narrow || w->cols % STEP != 0 || (uintptr_t)w->data % sizeof(uint4) != 0 ||
         (uintptr_t)x % sizeof(float4) != 0) {
         cuda_linear_any(d, y, x, n, w, bias, scale, flags);
@@ -208,5 +231,13 @@ void cuda_linear_many(struct device *d, float *y, const float *x, int n, const s
     g.bias_rows = w->rows;
     g.scale = scale;
     g.flags = flags;
-    cuda_gemm(cuda_of(d), &g, true);
+    cuda_gemm(cuda_of(d), &g, X_SPLIT);
+}
+
+void cuda_linears(struct device *d, float *const *y, const float *x, int n,
+                  const struct weight *const *w, const float *const *bias, int count,
+                  unsigned flags)
+{
+    if (!cuda_linears_wide(cuda_of(d), y, x, n, w, bias, NULL, count, flags))
+        compose_linears(d, y, x, n, w, bias, count, flags);
 }

@@ -8,12 +8,12 @@
 #include "kernels/cuda/cuda.h"
 
 /* Row t of the product begins at x + t / per * pitch_outer + t % per * pitch, its tap i from there
- * at i / taps_per * tap_outer + i % taps_per * tap. All in floats. */
+ * at i / taps_per * tap_outer + i % taps_per * tap. All in elements of x. */
 struct gemm {
     const void *w; /* [rows, taps * in], 16 bits, aligned to 16 bytes */
     enum dtype type;
     int rows, cols, in; /* in is a multiple of 32 */
-    const float *x;
+    const void *x;      /* fp32; X_NARROW: of the weights' type */
     int n, per, taps_per;
     long pitch_outer, pitch, tap_outer, tap;
     float *y;
@@ -23,12 +23,18 @@ struct gemm {
     unsigned flags;
 };
 
-/* Split: x in two halves (see mma.cuh), else rounded once. */
-void cuda_gemm(struct cuda *c, const struct gemm *g, bool split);
+/* How x meets the weights: in two halves (see mma.cuh), rounded once, or as it is. */
+enum gemm_x { X_SPLIT, X_ROUND, X_NARROW };
 
-/* For more than 16 rows of x, in two halves, and many of weights (gemm_wide.cu). False: another
- * kernel is better, nothing was done. */
-bool cuda_gemm_wide(struct cuda *c, const struct gemm *g);
+void cuda_gemm(struct cuda *c, const struct gemm *g, enum gemm_x how);
+
+enum { LINEARS_MOST = 3 };
+
+/* As linears, with scale as below, for more than 8 rows of x and many of weights (gemm_wide.cu).
+ * False: another kernel is better, nothing was done. */
+bool cuda_linears_wide(struct cuda *c, float *const *y, const float *x, int n,
+                       const struct weight *const *w, const float *const *bias, const float *scale,
+                       int count, unsigned flags);
 
 /* As linear, for any n; y = ... scale * W x with LINEAR_ADD when scale is given. */
 void cuda_linear_many(struct device *d, float *y, const float *x, int n, const struct weight *w,

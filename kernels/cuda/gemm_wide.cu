@@ -1,11 +1,13 @@
 /*
- * kernels/cuda/gemm_wide.cu - products of more than 16 rows of x with matrices of many rows.
+ * kernels/cuda/gemm_wide.cu - products of more than 8 rows of x with matrices of many rows, up to
+ * three matrices over the same x in one launch.
  *
  * Here it is not weights alone that cost, but reading x again for every few rows of them. So a
- * block takes 128 rows of weights, 16 a warp, and up to 64 of x, which all its warps share: each
- * step of 32 columns is made into operands once, in shared memory, in the order in which lanes want
- * them, while the step before is being multiplied. What would leave multiprocessors idle is cut
- * along the columns; then the parts go to memory and a second kernel adds them up in order.
+ * block takes many rows of weights and up to 64 of x, which come to shared memory two steps of 32
+ * columns at a time, in the order in which lanes want them, while the chunk before is being
+ * multiplied; x is made into operands where it lies. What would leave multiprocessors idle is cut
+ * along the columns: the blocks of a cluster take a part each and then a share of the sums, which
+ * they read from each other's shared memory, always in the same order.
  */
 #include "kernels/cuda/gemm.cuh"
 
@@ -14,160 +16,341 @@
 enum {
     WARPS = 8,
     THREADS = WARPS * WARP,
-    TALL = WARPS * TILE_M,
-    AHEAD = 4,
-    PARTS_MOST = 16,
-    STEPS_LEAST = 4, /* of a part */
+    ROW_WARPS = 4, /* share out the rows of weights, 32 each; the other two the rows of x: */
+    GROUPS = 4,    /* of 8 rows of weights a warp */
+    TALL = ROW_WARPS * GROUPS * 8,
+    TILES = 4, /* of 16 rows of x in a block, */
+    MINE = 2,  /* so many for a warp */
+    WIDE = TILES * TILE_M,
+    STEPS = 2,                   /* of a chunk */
+    CHUNKS = 3,                  /* that have room: one being multiplied, two on their way */
+    UNITS = STEPS * STEP / UNIT, /* of a row of weights in a chunk */
+    COPIES = TALL * UNITS / THREADS,
+    PARTS_MOST = 16,  /* of the columns: blocks of a cluster, */
+    PARTS_SURE = 8,   /* where more was never tried, */
+    STEPS_LEAST = 2,  /* each of so many steps */
+    ROWS_LEAST = 512, /* of a matrix */
+    PITCH = TALL + 8, /* of the sums of a row of x: no two lanes in one bank */
 };
 
-/* Operands of one step: [tile of 8 rows of x][high, low][lane]. */
-template <int NT> struct operands {
-    uint4 at[NT][2][WARP];
+struct chunk {
+    uint4 w[STEPS][TALL / 8][WARP]; /* [step][8 rows][lane] */
+    uint4 x[STEPS][TILES][4][WARP]; /* [step][16 rows][operand][lane] */
 };
 
-template <enum dtype T, int NT>
-static __device__ __forceinline__ void place(struct operands<NT> *o, const float4 b[2])
+/* Shared memory; at the end its beginning is sums[WIDE][PITCH]. */
+struct room {
+    struct chunk chunk[CHUNKS];
+};
+
+struct wide {
+    const void *w[LINEARS_MOST]; /* [rows, cols], 16 bits, aligned to 16 bytes */
+    float *y[LINEARS_MOST];
+    const float *bias[LINEARS_MOST]; /* NULL = none */
+    int rows[LINEARS_MOST];          /* multiples of 4 */
+    int tall[LINEARS_MOST];          /* blocks of them */
+    int cols, n, tiles;              /* tiles of rows of x in a block */
+    const float *x;
+    const float *scale;
+    unsigned flags;
+};
+
+static __device__ __forceinline__ void copy_unit(uint4 *to, const void *from)
 {
-    int row = threadIdx.x / 4, lane = row % TILE_N * 4 + threadIdx.x % 4;
-    struct operand x = make_operand<T, true>(b[0], b[1]);
-    o->at[row / TILE_N][0][lane] = make_uint4(x.high[0], x.high[1], x.high[2], x.high[3]);
-    o->at[row / TILE_N][1][lane] = make_uint4(x.low[0], x.low[1], x.low[2], x.low[3]);
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(
+                     (unsigned)__cvta_generic_to_shared(to)),
+                 "l"(from)
+                 : "memory");
 }
 
-template <enum dtype T, int NT>
-static __device__ __forceinline__ void multiply_step(float c[NT][4], const struct operands<NT> *o,
-                                                     uint4 upper, uint4 lower, int lane)
+static __device__ __forceinline__ void copies_end(void)
 {
+    asm volatile("cp.async.commit_group;" ::: "memory");
+}
+
+/* Until the oldest of the chunks under way is here. */
+static __device__ __forceinline__ void chunk_wait(void)
+{
+    asm volatile("cp.async.wait_group %0;" ::"n"(CHUNKS - 2) : "memory");
+}
+
+/* What this thread copies: unit threadIdx % 8 of some rows of weights, of both steps; a unit of
+ * each fourth row of x in the tile and the step that are the warp's. */
+struct source {
+    const char *w[COPIES];
+    const float *x[4];
+};
+
+static __device__ __forceinline__ void copy_weights(struct chunk *c, const struct source *s, int k,
+                                                    int steps)
+{
+    int unit = threadIdx.x % UNITS;
+    if (k * STEPS + unit / 4 < steps)
 #pragma unroll
-    for (int n = 0; n < NT; n++) {
-        uint4 h = o->at[n][0][lane], l = o->at[n][1][lane];
-        struct operand b = {{h.x, h.y, h.z, h.w}, {l.x, l.y, l.z, l.w}};
-        multiply<T, true>(c[n], upper, lower, &b);
-    }
-}
-
-static __device__ __forceinline__ void finish(const struct gemm *g, int t, int r, float v)
-{
-    float *y = g->y + (size_t)t * g->rows + r;
-    v = activate(v + (g->bias != NULL ? g->bias[r % g->bias_rows] : 0), g->flags);
-    if (g->scale != NULL)
-        v *= g->scale[r];
-    *y = g->flags & LINEAR_ADD ? *y + v : v;
-}
-
-/* Block (rows of weights, rows of x, part of the columns); parts[part][n][rows], NULL = to y. */
-template <enum dtype T, int NT>
-static __global__ void __launch_bounds__(THREADS, 2) k_wide(struct gemm g, float *parts)
-{
-    __shared__ struct operands<NT> o[2];
-    int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, t = blockIdx.y * NT * TILE_N;
-    int row = blockIdx.x * TALL + warp * TILE_M, steps = g.cols / STEP, z = blockIdx.z;
-    int first = steps * z / (int)gridDim.z, count = steps * (z + 1) / (int)gridDim.z - first;
-    const char *upper = (const char *)g.w +
-                        ((size_t)min(row + lane / 4, g.rows - 1) * g.cols + lane % 4 * UNIT) * 2;
-    const char *lower =
-        (const char *)g.w +
-        ((size_t)min(row + 8 + lane / 4, g.rows - 1) * g.cols + lane % 4 * UNIT) * 2;
-    int mine = min(t + (int)threadIdx.x / 4, g.n - 1);
-    bool loads = threadIdx.x < NT * TILE_N * 4;
-    const float *x =
-        g.x + mine / g.per * g.pitch_outer + mine % g.per * g.pitch + threadIdx.x % 4 * UNIT;
-    float c[NT][4] = {};
-    uint4 w[AHEAD][2];
-    float4 b[2];
-#pragma unroll
-    for (int s = 0; s < AHEAD; s++)
-        if (s < count) {
-            w[s][0] = fetch_unit((const uint4 *)(upper + (first + s) * STEP * 2));
-            w[s][1] = fetch_unit((const uint4 *)(lower + (first + s) * STEP * 2));
+        for (int i = 0; i < COPIES; i++) {
+            int row = threadIdx.x / UNITS + i * (THREADS / UNITS);
+            copy_unit(&c->w[unit / 4][row / 8][row % 8 * 4 + unit % 4],
+                      s->w[i] + k * UNITS * sizeof(uint4));
         }
-    dependents_start();
-    dependency_wait();
-    if (loads) {
-        const float4 *p = (const float4 *)(x + first * STEP);
-        b[0] = p[0];
-        b[1] = p[1];
-    }
-    for (int from = 0; from < count; from += AHEAD) {
-#pragma unroll
-        for (int s = 0; s < AHEAD; s++) {
-            int step = from + s;
-            if (step >= count)
-                break;
-            if (loads)
-                place<T, NT>(&o[s % 2], b);
-            __syncthreads();
-            if (loads && step + 1 < count) {
-                const float4 *p = (const float4 *)(x + (first + step + 1) * STEP);
-                b[0] = p[0];
-                b[1] = p[1];
-            }
-            multiply_step<T, NT>(c, &o[s % 2], w[s][0], w[s][1], lane);
-            if (step + AHEAD < count) {
-                w[s][0] = fetch_unit((const uint4 *)(upper + (first + step + AHEAD) * STEP * 2));
-                w[s][1] = fetch_unit((const uint4 *)(lower + (first + step + AHEAD) * STEP * 2));
-            }
-        }
-    }
-#pragma unroll
-    for (int n = 0; n < NT; n++)
+}
+
+/* `rows` of the warp's 16 rows of x are there. */
+static __device__ __forceinline__ void copy_x(struct chunk *c, const struct source *s, int k,
+                                              int steps, int rows)
+{
+    int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, unit = lane % 8;
+    if (k * STEPS + warp % STEPS < steps)
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            int r = row + lane / 4 + i / 2 * 8, at = t + n * TILE_N + lane % 4 * 2 + i % 2;
-            if (r >= g.rows || at >= g.n)
-                continue;
-            if (parts == NULL)
-                finish(&g, at, r, c[n][i]);
-            else
-                parts[((size_t)z * g.n + at) * g.rows + r] = c[n][i];
+            int row = lane / 8 + 4 * i;
+            if (row < rows)
+                copy_unit(&c->x[warp % STEPS][warp / STEPS][row / 8 * 2 + unit % 2]
+                               [row % 8 * 4 + unit / 2],
+                          s->x[i] + k * STEPS * STEP);
         }
 }
 
-static __global__ void k_add_parts(struct gemm g, const float *parts, int count)
+/* 16 rows of x into operands, in their place: rows g and g + 8 of the first 16 columns, of the
+ * second, as they are renamed (mma.cuh); then the lower halves. */
+template <enum dtype T> static __device__ __forceinline__ void make_operands(uint4 x[4][WARP])
 {
-    size_t i = (size_t)blockIdx.x * THREADS + threadIdx.x, all = (size_t)g.n * g.rows;
+    int lane = threadIdx.x % WARP;
+    float4 f[4];
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        f[i] = *(const float4 *)&x[i][lane];
+    struct operand a = make_operand<T, true>(f[0], f[1]), b = make_operand<T, true>(f[2], f[3]);
+    x[0][lane] = make_uint4(a.high[0], b.high[0], a.high[1], b.high[1]);
+    x[1][lane] = make_uint4(a.high[2], b.high[2], a.high[3], b.high[3]);
+    x[2][lane] = make_uint4(a.low[0], b.low[0], a.low[1], b.low[1]);
+    x[3][lane] = make_uint4(a.low[2], b.low[2], a.low[3], b.low[3]);
+}
+
+/* One step of this warp: 32 rows of weights, 32 of x. Here x is what mma.cuh calls weights, and the
+ * other way round: so neither has to be moved between registers. */
+template <enum dtype T>
+static __device__ __forceinline__ void
+multiply_step(float c[MINE][GROUPS][4], const uint4 w[GROUPS][WARP], const uint4 x[MINE][4][WARP])
+{
+    int lane = threadIdx.x % WARP;
+    uint4 b[GROUPS];
+#pragma unroll
+    for (int n = 0; n < GROUPS; n++)
+        b[n] = w[n][lane];
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+#pragma unroll
+        for (int m = 0; m < MINE; m++) {
+            uint4 a = x[m][i][lane];
+#pragma unroll
+            for (int n = 0; n < GROUPS; n++)
+                mma<T>(c[m][n], a.x, a.y, a.z, a.w, i % 2 ? b[n].z : b[n].x,
+                       i % 2 ? b[n].w : b[n].y);
+        }
+}
+
+static __device__ __forceinline__ void keep_sums(float *sums, const float c[MINE][GROUPS][4])
+{
+    int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+    int t = warp / ROW_WARPS * MINE * TILE_M + lane / 4;
+    int r = warp % ROW_WARPS * GROUPS * 8 + lane % 4 * 2;
+#pragma unroll
+    for (int m = 0; m < MINE; m++)
+#pragma unroll
+        for (int n = 0; n < GROUPS; n++)
+#pragma unroll
+            for (int i = 0; i < 2; i++)
+                *(float2 *)&sums[(t + m * TILE_M + 8 * i) * PITCH + r + n * 8] =
+                    make_float2(c[m][n][2 * i], c[m][n][2 * i + 1]);
+}
+
+/* Until all blocks of the cluster are here, what they wrote to shared memory before may be read. */
+static __device__ __forceinline__ void cluster_sync(void)
+{
+#if __CUDA_ARCH__ >= 900
+    __syncwarp();
+    asm volatile("barrier.cluster.arrive.release.aligned;\n"
+                 "barrier.cluster.wait.acquire.aligned;" ::
+                     : "memory");
+#endif
+}
+
+/* Four floats that lie in the shared memory of another block of the cluster, where p is in ours. */
+static __device__ __forceinline__ float4 read_from(const float *p, int rank)
+{
+    float4 v = make_float4(0, 0, 0, 0);
+#if __CUDA_ARCH__ >= 900
+    unsigned at = (unsigned)__cvta_generic_to_shared(p);
+    asm volatile("{ .reg .u32 a;\n"
+                 "mapa.shared::cluster.u32 a, %4, %5;\n"
+                 "ld.shared::cluster.v4.f32 {%0,%1,%2,%3}, [a]; }"
+                 : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
+                 : "r"(at), "r"(rank));
+#endif
+    return v;
+}
+
+static __device__ __forceinline__ float finish(const struct wide *g, int m, int r, float v)
+{
+    v = activate(v + (g->bias[m] != NULL ? g->bias[m][r] : 0), g->flags);
+    return g->scale != NULL ? v * g->scale[r] : v;
+}
+
+/* This block's share of the sums of its cluster, from row `row` of matrix m, row t of x on. */
+static __device__ __forceinline__ void add_up(const struct wide *g, const float *sums, int m,
+                                              int row, int t, int parts)
+{
+    const int units = TALL / 4;
+    int count = min(g->tiles * TILE_M, g->n - t) * units;
+    for (int i = blockIdx.z * THREADS + threadIdx.x; i < count; i += parts * THREADS) {
+        int at = i / units, r = row + i % units * 4;
+        const float *from = sums + at * PITCH + i % units * 4;
+        float4 v = make_float4(0, 0, 0, 0), old = v, part[PARTS_MOST];
+        if (r >= g->rows[m])
+            continue;
+        float4 *y = (float4 *)(g->y[m] + (size_t)(t + at) * g->rows[m] + r);
+        if (g->flags & LINEAR_ADD)
+            old = *y;
+#pragma unroll
+        for (int p = 0; p < PARTS_MOST; p++)
+            if (p < parts)
+                part[p] = read_from(from, p);
+#pragma unroll
+        for (int p = 0; p < PARTS_MOST; p++)
+            if (p < parts)
+                v = make_float4(v.x + part[p].x, v.y + part[p].y, v.z + part[p].z, v.w + part[p].w);
+        *y = make_float4(old.x + finish(g, m, r, v.x), old.y + finish(g, m, r + 1, v.y),
+                         old.z + finish(g, m, r + 2, v.z), old.w + finish(g, m, r + 3, v.w));
+    }
+}
+
+/* Steps of columns first .. first + count - 1 of row `row` of matrix m, row t of x on. */
+static __device__ __forceinline__ void set_source(struct source *s, const struct wide *g, int m,
+                                                  int row, int t, int first)
+{
+    int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+#pragma unroll
+    for (int i = 0; i < COPIES; i++) {
+        int r = min(row + (int)threadIdx.x / UNITS + i * (THREADS / UNITS), g->rows[m] - 1);
+        s->w[i] = (const char *)g->w[m] +
+                  ((size_t)r * g->cols + first * STEP + threadIdx.x % UNITS * UNIT) * 2;
+    }
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        s->x[i] = g->x + (size_t)(t + warp / STEPS * TILE_M + lane / 8 + 4 * i) * g->cols +
+                  (first + warp % STEPS) * STEP + lane % 8 * 4;
+}
+
+/* Block (rows of weights, rows of x, part of the columns). */
+template <enum dtype T>
+static __global__ void __launch_bounds__(THREADS, 2) k_wide(const __grid_constant__ struct wide g)
+{
+    extern __shared__ uint4 shared[];
+    struct chunk *chunks = ((struct room *)shared)->chunk, *c;
+    int warp = threadIdx.x / WARP, m = 0, tile = blockIdx.x;
+    for (; tile >= g.tall[m]; m++)
+        tile -= g.tall[m];
+    int row = tile * TALL, t = blockIdx.y * g.tiles * TILE_M, parts = gridDim.z;
+    int steps = g.cols / STEP, first = steps * blockIdx.z / parts;
+    int count = steps * (blockIdx.z + 1) / parts - first;
+    int rows = min(g.tiles * TILE_M, g.n - t) - warp / STEPS * TILE_M; /* of x, to be copied */
+    bool works = warp / ROW_WARPS * MINE < g.tiles;
+    struct source s;
+    float sum[MINE][GROUPS][4] = {};
+    set_source(&s, &g, m, row, t, first);
+    for (int k = 0; k < CHUNKS - 1; k++)
+        copy_weights(&chunks[k], &s, k, count);
+    copies_end();
     dependents_start();
     dependency_wait();
-    if (i >= all)
-        return;
-    float sum = 0;
-#pragma unroll 4
-    for (int p = 0; p < count; p++)
-        sum += parts[p * all + i];
-    finish(&g, (int)(i / g.rows), (int)(i % g.rows), sum);
+    for (int k = 0; k < CHUNKS - 1; k++) {
+        copy_x(&chunks[k], &s, k, count, rows);
+        copies_end();
+    }
+    for (int k = 0; k * STEPS < count; k++) {
+        c = &chunks[k % CHUNKS];
+        chunk_wait();
+        __syncwarp(); /* the warp's part of x was copied by all its lanes */
+        if (rows > 0)
+            make_operands<T>(c->x[warp % STEPS][warp / STEPS]);
+        __syncthreads();
+        copy_weights(&chunks[(k + CHUNKS - 1) % CHUNKS], &s, k + CHUNKS - 1, count);
+        copy_x(&chunks[(k + CHUNKS - 1) % CHUNKS], &s, k + CHUNKS - 1, count, rows);
+        copies_end();
+#pragma unroll
+        for (int j = 0; j < STEPS; j++)
+            if (works && k * STEPS + j < count)
+                multiply_step<T>(sum, &c->w[j][warp % ROW_WARPS * GROUPS],
+                                 &c->x[j][warp / ROW_WARPS * MINE]);
+    }
+    __syncthreads(); /* the chunks are done with, sums take the room */
+    if (works)
+        keep_sums((float *)shared, sum);
+    cluster_sync();
+    add_up(&g, (const float *)shared, m, row, t, parts);
+    cluster_sync(); /* nobody leaves whose sums are being read */
 }
 
-template <enum dtype T, int NT> static void start(struct cuda *c, const struct gemm *g)
+template <enum dtype T> static void start(struct cuda *c, const struct wide *g)
 {
-    int tall = div_up(g->rows, TALL), wide = div_up(g->n, NT * TILE_N), steps = g->cols / STEP;
-    int parts = at_most(at_most(PARTS_MOST, at_least(1, steps / STEPS_LEAST)),
+    int wide = div_up(g->n, WIDE), tall = g->tall[0] + g->tall[1] + g->tall[2];
+    int most = c->major == 9 ? PARTS_MOST : PARTS_SURE;
+    int parts = at_most(at_most(most, at_least(1, g->cols / STEP / STEPS_LEAST)),
                         at_least(1, 2 * c->sms / (tall * wide)));
-    size_t all = (size_t)g->n * g->rows;
-    dim3 grid((unsigned)tall, (unsigned)wide, (unsigned)parts);
-    float *sums = NULL;
-    if (parts > 1)
-        sums = (float *)cuda_scratch(c, parts * all * sizeof(float));
-    LAUNCH(c, (k_wide<T, NT>), grid, THREADS, 0, *g, sums);
-    if (parts > 1)
-        LAUNCH(c, k_add_parts, (unsigned)((all + THREADS - 1) / THREADS), THREADS, 0, *g, sums,
-               parts);
+    cudaLaunchAttribute how[2];
+    cudaLaunchConfig_t config =
+        cuda_launch_config(c, how, dim3((unsigned)tall, (unsigned)wide, (unsigned)parts), THREADS,
+                           sizeof(struct room));
+    cudaLaunchAttribute *cluster = &how[config.numAttrs++];
+    cluster->id = cudaLaunchAttributeClusterDimension;
+    cluster->val.clusterDim.x = cluster->val.clusterDim.y = 1;
+    cluster->val.clusterDim.z = (unsigned)parts;
+    CUDA_MUST(cudaFuncSetAttribute(k_wide<T>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                   (int)sizeof(struct room)));
+    CUDA_MUST(cudaFuncSetAttribute(k_wide<T>, cudaFuncAttributeNonPortableClusterSizeAllowed,
+                                   most > PARTS_SURE));
+    CUDA_MUST(cudaLaunchKernelEx(&config, k_wide<T>, *g));
 }
 
-template <enum dtype T> static void choose(struct cuda *c, const struct gemm *g)
+/* Can these products be done here? */
+static bool fits(const struct cuda *c, float *const *y, const float *x, int n,
+                 const struct weight *const *w, int count)
 {
-    if (g->n <= 4 * TILE_N)
-        start<T, 4>(c, g);
-    else
-        start<T, 8>(c, g);
-}
-
-bool cuda_gemm_wide(struct cuda *c, const struct gemm *g)
-{
-    if (g->n <= 2 * TILE_N || g->rows < 4 * TALL || g->in < g->cols)
+    if (c->major < 9 || c->smem < sizeof(struct room) || n <= TILE_N || count > LINEARS_MOST ||
+        w[0]->cols % STEP != 0 || (w[0]->type != DT_BF16 && w[0]->type != DT_F16) ||
+        (uintptr_t)x % sizeof(float4) != 0)
         return false;
-    if (g->type == DT_BF16)
-        choose<DT_BF16>(c, g);
+    for (int i = 0; i < count; i++)
+        if (w[i]->type != w[0]->type || w[i]->cols != w[0]->cols || w[i]->rows < ROWS_LEAST ||
+            w[i]->rows % 4 != 0 || (uintptr_t)w[i]->data % sizeof(uint4) != 0 ||
+            (uintptr_t)y[i] % sizeof(float4) != 0)
+            return false;
+    return true;
+}
+
+bool cuda_linears_wide(struct cuda *c, float *const *y, const float *x, int n,
+                       const struct weight *const *w, const float *const *bias, const float *scale,
+                       int count, unsigned flags)
+{
+    struct wide g = {};
+    if (!fits(c, y, x, n, w, count))
+        return false;
+    for (int i = 0; i < count; i++) {
+        g.w[i] = w[i]->data;
+        g.y[i] = y[i];
+        g.bias[i] = bias[i];
+        g.rows[i] = w[i]->rows;
+        g.tall[i] = div_up(w[i]->rows, TALL);
+    }
+    g.cols = w[0]->cols;
+    g.n = n;
+    g.tiles = div_up(div_up(n, TILE_M), div_up(n, WIDE));
+    g.x = x;
+    g.scale = scale;
+    g.flags = flags;
+    if (w[0]->type == DT_BF16)
+        start<DT_BF16>(c, &g);
     else
-        choose<DT_F16>(c, g);
+        start<DT_F16>(c, &g);
     return true;
 }

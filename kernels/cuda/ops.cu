@@ -31,6 +31,7 @@ extern const struct ops cuda_ops = {
     .conv1d_up = cuda_conv1d_up,
     .snake = cuda_snake,
     .sample = cuda_sample,
+    .linears = cuda_linears,
     .norm_linear = cuda_norm_linear,
     .rope_attend = cuda_rope_attend,
     .linear_add = cuda_linear_add,

@@ -36,6 +36,7 @@ static const struct ops plain_ops = {
     .conv1d_up = plain_conv1d_up,
     .snake = plain_snake,
     .sample = plain_sample,
+    .linears = compose_linears,
     .norm_linear = compose_norm_linear,
     .rope_attend = compose_rope_attend,
     .linear_add = compose_linear_add,

@@ -62,6 +62,61 @@ static void test_linear(void)
         linear_case(DT_BF16, 152064, 2048, 1, 0);
 }
 
+/* Matrices of r0, r1, r2 rows over the same x, twice: the same calls give the same bits. */
+static void linears_case(enum dtype type, int r0, int r1, int r2, int cols, int n, unsigned flags)
+{
+    int rows[] = {r0, r1, r2}, count = r2 ? 3 : r1 ? 2 : 1;
+    struct weights w[3];
+    struct both y[3], z[3], bias[3], x = floats((size_t)n * (size_t)cols, 1);
+    const struct weight *hw[3], *dw[3];
+    const float *hb[3], *db[3];
+    float *hy[3], *dy[3], *dz[3];
+    for (int i = 0; i < count; i++) {
+        size_t out = (size_t)n * (size_t)rows[i];
+        w[i] = matrix(type, rows[i], cols);
+        bias[i] = floats((size_t)rows[i], 1);
+        y[i] = flags & LINEAR_ADD ? floats(out, 1) : poisoned(out);
+        z[i] = take(out * 4);
+        gpu->op->copy(gpu, z[i].device, y[i].device, out * 4);
+        hw[i] = &w[i].host;
+        dw[i] = &w[i].device;
+        hb[i] = i == 1 ? NULL : bias[i].host;
+        db[i] = i == 1 ? NULL : bias[i].device;
+        hy[i] = y[i].host;
+        dy[i] = y[i].device;
+        dz[i] = z[i].device;
+    }
+    BOTH(linears, (plain, hy, x.host, n, hw, hb, count, flags),
+         (gpu, dy, x.device, n, dw, db, count, flags));
+    gpu->op->linears(gpu, dz, x.device, n, dw, db, count, flags);
+    for (int i = 0; i < count; i++) {
+        size_t out = (size_t)n * (size_t)rows[i];
+        close_to(y[i], out, 2e-5, type_names[type], rows[i], cols, n);
+        gpu->op->get(gpu, z[i].host, y[i].device, out * 4);
+        close_to(z[i], out, 0, "again", rows[i], cols, n);
+    }
+    give_back();
+}
+
+static void test_linears(void)
+{
+    static const int counts[] = {1, 2, 3, 16, 17, 24, 33, 52, 64, 65, 104, 129};
+    for (size_t i = 0; i < ARRAY_LEN(counts); i++) {
+        linears_case(DT_F32, 33, 7, 9, 72, counts[i], 0);
+        linears_case(DT_I8, 40, 8, 0, 64, counts[i], LINEAR_GELU);
+        linears_case(DT_BF16, 512, 516, 640, 32, counts[i], LINEAR_ADD);
+        linears_case(DT_F16, 516, 1028, 0, 96, counts[i], LINEAR_ADD | LINEAR_GELU);
+        linears_case(DT_BF16, 600, 300, 512, 416, counts[i], 0);
+        linears_case(DT_BF16, 514, 512, 512, 128, counts[i], LINEAR_GELU);
+    }
+    for (size_t i = 3; now.real && i < ARRAY_LEN(counts); i += 2) {
+        linears_case(DT_BF16, 1280, 1280, 1280, 1280, counts[i], 0);
+        linears_case(DT_BF16, 5120, 0, 0, 1280, counts[i], LINEAR_GELU);
+        linears_case(DT_BF16, 1280, 0, 0, 5120, counts[i], LINEAR_ADD);
+        linears_case(DT_F16, 4096, 512, 512, 2048, counts[i], 0);
+    }
+}
+
 static void norm_linear_case(enum dtype type, int r0, int r1, int r2, int cols, int n)
 {
     int rows[] = {r0, r1, r2}, count = r2 ? 3 : r1 ? 2 : 1;
@@ -179,7 +234,7 @@ static void rows_case(int n, int dim, float size)
 
 static void test_rows(void)
 {
-    static const int dims[] = {1, 3, 37, 128, 1024, 2048};
+    static const int dims[] = {1, 3, 37, 128, 1024, 2048, 2500};
     static const int counts[] = {1, 3, 17, 130};
     for (size_t i = 0; i < ARRAY_LEN(dims); i++)
         for (size_t n = 0; n < ARRAY_LEN(counts); n++)
@@ -653,12 +708,10 @@ static const struct {
     const char *name;
     void (*run)(void);
 } tests[] = {
-    {"linear", test_linear}, {"norm_linear", test_norm_linear},
-    {"swiglu", test_swiglu}, {"rows", test_rows},
-    {"moves", test_moves},   {"rope", test_rope},
-    {"attend", test_attend}, {"experts", test_experts},
-    {"conv", test_conv},     {"sample", test_sample},
-    {"step", test_step},
+    {"linear", test_linear}, {"linears", test_linears}, {"norm_linear", test_norm_linear},
+    {"swiglu", test_swiglu}, {"rows", test_rows},       {"moves", test_moves},
+    {"rope", test_rope},     {"attend", test_attend},   {"experts", test_experts},
+    {"conv", test_conv},     {"sample", test_sample},   {"step", test_step},
 };
 
 int main(int argc, char **argv)
