@@ -243,9 +243,12 @@ static __global__ void __launch_bounds__(THREADS) k_decode(struct decode d)
         return;
     for (int i = warp; i <= d.group; i += WARPS) {
         bool query = i < d.group;
+        const float *norm = query ? d.rope.q_norm : d.rope.k_norm;
+        struct turn<DIM> turn;
+        attend_find_turn<DIM>(&turn, norm, &d.rope, pos);
         attend_turn<DIM>(query ? s.q[i] : s.key,
-                         query ? d.q + (head * d.group + i) * DIM : d.k + head * DIM,
-                         query ? d.rope.q_norm : d.rope.k_norm, &d.rope, pos, query ? d.scale : 1);
+                         query ? d.q + (head * d.group + i) * DIM : d.k + head * DIM, &turn,
+                         norm != NULL, d.rope.eps, query ? d.scale : 1);
     }
     if (threadIdx.x < GROUP_MOST) {
         s.top[threadIdx.x] = -INFINITY;

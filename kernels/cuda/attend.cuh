@@ -21,10 +21,31 @@ bool cuda_attend_one(struct cuda *c, float *y, const float *q, const float *k, c
                      const struct kv *kv, const struct attention *a, const struct rope *r,
                      const int32_t *pos);
 
-/* to[DIM] = from, normed and turned by `pos`; one warp. */
+/* What a warp needs to norm and turn a vector of a position: a lane has the pairs (i, i + DIM / 2)
+ * with i = lane + 32 j. */
+template <int DIM> struct turn {
+    float sine[DIM / 2 / WARP], cosine[DIM / 2 / WARP];
+    float low[DIM / 2 / WARP], high[DIM / 2 / WARP]; /* of the norm */
+};
+
 template <int DIM>
-static __device__ __forceinline__ void attend_turn(float *to, const float *from, const float *norm,
-                                                   const struct rope *r, int pos, float scale)
+static __device__ __forceinline__ void attend_find_turn(struct turn<DIM> *t, const float *norm,
+                                                        const struct rope *r, int pos)
+{
+#pragma unroll
+    for (int j = 0; j < DIM / 2 / WARP; j++) {
+        int i = threadIdx.x % WARP + j * WARP;
+        t->low[j] = norm != NULL ? norm[i] : 1;
+        t->high[j] = norm != NULL ? norm[DIM / 2 + i] : 1;
+        sincosf((float)pos * r->inv_freq[i], &t->sine[j], &t->cosine[j]);
+    }
+}
+
+/* to[DIM] = from, normed (if so) and turned; one warp. */
+template <int DIM>
+static __device__ __forceinline__ void attend_turn(float *to, const float *from,
+                                                   const struct turn<DIM> *t, bool normed,
+                                                   float eps, float scale)
 {
     const int half = DIM / 2, each = DIM / 2 / WARP;
     int lane = threadIdx.x % WARP;
@@ -35,18 +56,13 @@ static __device__ __forceinline__ void attend_turn(float *to, const float *from,
         b[j] = from[half + lane + j * WARP];
         sum += a[j] * a[j] + b[j] * b[j];
     }
-    float by = norm != NULL ? 1 / sqrtf(warp_sum(sum) / DIM + r->eps) : 1;
+    float by = normed ? 1 / sqrtf(warp_sum(sum) / DIM + eps) : 1;
 #pragma unroll
     for (int j = 0; j < each; j++) {
         int i = lane + j * WARP;
-        float s, c, x = a[j] * by, z = b[j] * by;
-        if (norm != NULL) {
-            x *= norm[i];
-            z *= norm[half + i];
-        }
-        sincosf((float)pos * r->inv_freq[i], &s, &c);
-        to[i] = (x * c - z * s) * scale;
-        to[half + i] = (z * c + x * s) * scale;
+        float x = a[j] * by * t->low[j], z = b[j] * by * t->high[j];
+        to[i] = (x * t->cosine[j] - z * t->sine[j]) * scale;
+        to[half + i] = (z * t->cosine[j] + x * t->sine[j]) * scale;
     }
 }
 

@@ -22,6 +22,7 @@ enum {
     KEYS = WARPS * TILE_M,
     HEADS = 8,
     PARTS_MOST = 64,
+    AT_ONCE = 16,
     PAD = 8, /* 16 bytes: rows that are read together lie in different banks */
 };
 
@@ -43,7 +44,7 @@ template <int DIM> struct room {
     unsigned short q[2][HEADS][DIM + PAD];  /* high, low */
     unsigned short p[2][HEADS][KEYS + PAD]; /* weights, high and low */
     float score[HEADS][KEYS + 4];
-    float key[DIM];
+    float key[DIM], value[DIM]; /* the new ones */
     float top[HEADS], mass[HEADS], shrink[HEADS];
     float factor[HEADS][PARTS_MOST];
 };
@@ -87,16 +88,15 @@ static __device__ __forceinline__ void fetch(struct room<DIM> *s, const struct o
     asm volatile("cp.async.commit_group;");
 }
 
-/* The new key and value into the cache and into row `key` of the tile; one warp. */
+/* The new key and value into the cache and into row `key` of the tile; one warp. The key is in
+ * s->key already. */
 template <enum dtype T, int DIM>
 static __device__ __forceinline__ void add_new(struct room<DIM> *s, const struct one *d, int head,
                                                int pos, int key)
 {
     size_t row = ((size_t)(pos % d->kv.rows) * d->kv.heads + head) * DIM;
-    attend_turn<DIM>(s->key, d->k + head * DIM, d->rope.k_norm, &d->rope, pos, 1);
-    __syncwarp();
     for (int i = threadIdx.x % WARP; i < DIM; i += WARP) {
-        float v = d->v[head * DIM + i];
+        float v = s->value[i];
         write_element(T, s->k[key], (size_t)i, s->key[i]);
         write_element(T, s->v[key], (size_t)i, v);
         write_element(T, d->kv.k, row + i, s->key[i]);
@@ -104,16 +104,26 @@ static __device__ __forceinline__ void add_new(struct room<DIM> *s, const struct
     }
 }
 
+/* The new key, turned, and value; one warp. */
+template <int DIM>
+static __device__ __forceinline__ void take_new(struct room<DIM> *s, const struct one *d, int head,
+                                                const struct turn<DIM> *t)
+{
+    for (int i = threadIdx.x % WARP; i < DIM; i += WARP)
+        s->value[i] = d->v[head * DIM + i];
+    attend_turn<DIM>(s->key, d->k + head * DIM, t, d->rope.k_norm != NULL, d->rope.eps, 1);
+}
+
 /* Query head `warp`, normed, turned, scaled, in two halves. */
 template <enum dtype T, int DIM>
 static __device__ __forceinline__ void take_query(struct room<DIM> *s, const struct one *d,
-                                                  int head, int pos, int warp)
+                                                  int head, const struct turn<DIM> *t, int warp)
 {
     int lane = threadIdx.x % WARP;
     float *q = &s->score[warp][0]; /* free until there are scores */
     if (warp < d->group)
-        attend_turn<DIM>(q, d->q + (head * d->group + warp) * DIM, d->rope.q_norm, &d->rope, pos,
-                         d->scale);
+        attend_turn<DIM>(q, d->q + (head * d->group + warp) * DIM, t, d->rope.q_norm != NULL,
+                         d->rope.eps, d->scale);
     __syncwarp();
     for (int i = lane; i < DIM / 2; i += WARP) {
         float x = warp < d->group ? q[2 * i] : 0, z = warp < d->group ? q[2 * i + 1] : 0;
@@ -218,10 +228,10 @@ static __device__ __forceinline__ void put_out(const struct one *d, const struct
             make_float2(s->top[threadIdx.x], s->mass[threadIdx.x]);
 }
 
-/* The parts of one key head, put together by its last block. */
+/* What each part counts for query head `warp`. */
 template <int DIM>
-static __device__ __forceinline__ void combine(const struct one *d, struct room<DIM> *s, int head,
-                                               int parts, int warp, int lane)
+static __device__ __forceinline__ void find_factors(const struct one *d, struct room<DIM> *s,
+                                                    int head, int parts, int warp, int lane)
 {
     if (warp < d->group) {
         float2 t[PARTS_MOST / WARP];
@@ -239,22 +249,40 @@ static __device__ __forceinline__ void combine(const struct one *d, struct room<
         for (int i = 0; i < PARTS_MOST / WARP; i++)
             s->factor[warp][lane + i * WARP] = expf(t[i].x - top) / mass;
     }
-    __syncthreads();
-    for (int i = threadIdx.x; i < d->group * DIM / 4; i += THREADS) {
-        const float4 *from =
-            (const float4 *)d->parts + (size_t)head * PARTS_MOST * d->group * (DIM / 4) + i;
-        float4 sum = make_float4(0, 0, 0, 0);
-#pragma unroll 8
-        for (int p = 0; p < parts; p++) {
-            float4 v = from[(size_t)p * d->group * (DIM / 4)];
-            float f = s->factor[i / (DIM / 4)][p];
-            sum.x = fmaf(f, v.x, sum.x);
-            sum.y = fmaf(f, v.y, sum.y);
-            sum.z = fmaf(f, v.z, sum.z);
-            sum.w = fmaf(f, v.w, sum.w);
+}
+
+/* The parts of one key head, put together by its last block: a thread four dimensions. AT_ONCE
+ * parts are asked for before their factors are known. */
+template <int DIM>
+static __device__ __forceinline__ void combine(const struct one *d, struct room<DIM> *s, int head,
+                                               int parts, int warp, int lane)
+{
+    int i = threadIdx.x, each = d->group * (DIM / 4);
+    const float4 *from = (const float4 *)d->parts + (size_t)head * PARTS_MOST * each + i;
+    float4 sum = make_float4(0, 0, 0, 0);
+    for (int first = 0; first < parts; first += AT_ONCE) {
+        float4 v[AT_ONCE];
+#pragma unroll
+        for (int p = 0; p < AT_ONCE; p++)
+            if (i < each && first + p < parts)
+                v[p] = from[(size_t)(first + p) * each];
+        if (first == 0) {
+            find_factors<DIM>(d, s, head, parts, warp, lane);
+            __syncthreads();
         }
-        ((float4 *)(d->y + (size_t)head * d->group * DIM))[i] = sum;
+#pragma unroll
+        for (int p = 0; p < AT_ONCE; p++) {
+            if (i >= each || first + p >= parts)
+                break;
+            float f = s->factor[i / (DIM / 4)][first + p];
+            sum.x = fmaf(f, v[p].x, sum.x);
+            sum.y = fmaf(f, v[p].y, sum.y);
+            sum.z = fmaf(f, v[p].z, sum.z);
+            sum.w = fmaf(f, v[p].w, sum.w);
+        }
     }
+    if (i < each)
+        ((float4 *)(d->y + (size_t)head * d->group * DIM))[i] = sum;
 }
 
 template <enum dtype T, int DIM>
@@ -264,18 +292,21 @@ static __global__ void __launch_bounds__(THREADS) k_one(struct one d)
     struct room<DIM> *s = (struct room<DIM> *)memory;
     int head = blockIdx.x, part = blockIdx.y, warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
     float c[4] = {};
+    struct turn<DIM> turn;
     dependents_start();
     int pos = *d.pos, from = d.window > 0 ? max(0, pos + 1 - d.window) : 0, total = pos + 1 - from;
     int each = max(KEYS, (total + (int)gridDim.y - 1) / (int)gridDim.y);
     int parts = (total + each - 1) / each, end = min(pos + 1, from + (part + 1) * each);
     from += part * each;
-    if (part < parts)
-        fetch<DIM>(s, &d, head, from, min(end, pos));
-    dependency_wait();
     if (part >= parts)
         return;
+    fetch<DIM>(s, &d, head, from, min(end, pos));
+    attend_find_turn<DIM>(&turn, warp < WARPS ? d.rope.q_norm : d.rope.k_norm, &d.rope, pos);
+    dependency_wait();
     if (warp < WARPS)
-        take_query<T, DIM>(s, &d, head, pos, warp);
+        take_query<T, DIM>(s, &d, head, &turn, warp);
+    else if (end == pos + 1)
+        take_new<DIM>(s, &d, head, &turn);
     if (threadIdx.x < HEADS) {
         s->top[threadIdx.x] = -INFINITY;
         s->mass[threadIdx.x] = 0;
@@ -310,8 +341,7 @@ template <enum dtype T, int DIM> static void start(struct cuda *c, const struct 
     int parts = at_most(PARTS_MOST, div_up(d->kv.rows, KEYS)),
         bytes = (int)sizeof(struct room<DIM>);
     dim3 grid((unsigned)d->kv.heads, (unsigned)parts);
-    CUDA_MUST(
-        cudaFuncSetAttribute((k_one<T, DIM>), cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+    cuda_shared_memory((const void *)k_one<T, DIM>, (size_t)bytes);
     LAUNCH(c, (k_one<T, DIM>), grid, THREADS, (size_t)bytes, *d);
 }
 

@@ -10,7 +10,8 @@
  * with LAUNCH first fetches what nobody writes (weights), then calls dependency_wait() in every
  * thread before it touches anything else, reading or writing. Kernels that end a step (advance,
  * sample) do not let the next one begin early: what was written before them, positions and the
- * cache of keys, may be fetched without waiting by all that follow.
+ * cache of keys, may be fetched without waiting by all that follow. A kernel that lets the next one
+ * begin behind its own dependency_wait() (moe.cu) gives it all that was written before itself.
  *
  * Faults are fatal: CUDA_MUST ends the process with expression, file, line and CUDA's name of it.
  */
@@ -88,6 +89,16 @@ static inline int at_most(int a, int b)
 static inline int at_least(int a, int b)
 {
     return a > b ? a : b;
+}
+
+/* A kernel may take so many bytes. It prefers an undivided shared memory, so that the kernel behind
+ * it finds room beside it. */
+static inline void cuda_shared_memory(const void *kernel, size_t bytes)
+{
+    CUDA_MUST(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                   cudaSharedmemCarveoutMaxShared));
+    CUDA_MUST(
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
 }
 
 /* Starts kernel(args...) on the handle's stream. */

@@ -1,6 +1,9 @@
 /*
  * kernels/cuda/gemv.cu - matrix products with one or two rows of x: linear, norm_linear,
  * linear_add, norm_swiglu. What does not fit (types, sizes, more rows) goes to gemm.cu.
+ *
+ * k_once is for one row of x and matrices of 2,048 or 4,096 columns that all blocks hold at once in
+ * registers, as in the Thinker; k_rows and k_pairs go through any number of rows of any size.
  */
 #include "kernels/cuda/gemm.cuh"
 #include "kernels/cuda/gemv.cuh"
@@ -68,8 +71,9 @@ template <int N> static __device__ __forceinline__ void stage(float *xs, const s
         const float *x = g->x + (size_t)n * cols;
         float v[NORM_VALUES], sum = 0;
         if (g->norm == NULL) {
-            for (int i = threadIdx.x; i < cols; i += GEMV_THREADS)
-                xs[plane_index(i, g->units)] = x[i];
+#pragma unroll 4
+            for (int i = threadIdx.x; i < cols / 4; i += GEMV_THREADS)
+                place4(xs, i, g->units, ((const float4 *)x)[i]);
             continue;
         }
 #pragma unroll
@@ -93,15 +97,22 @@ template <int N> static __device__ __forceinline__ void stage(float *xs, const s
     __syncthreads();
 }
 
+/* What is to be added to, asked for early: 0 in all lanes but the first. */
+static __device__ __forceinline__ float read_old(const struct gemv *g, const struct place *p,
+                                                 int next, int n, bool there)
+{
+    bool adds = there && (g->flags & LINEAR_ADD) && threadIdx.x % WARP == 0;
+    return adds ? p->y[(size_t)n * p->rows + next] : 0;
+}
+
 static __device__ __forceinline__ void finish(const struct gemv *g, const struct place *p, int next,
-                                              int n, float v)
+                                              int n, float v, float old)
 {
     int r = p->r + next;
-    float *y = p->y + (size_t)n * p->rows + next;
     v = activate(v + (g->bias != NULL ? g->bias[r] : 0), g->flags);
     if (g->scale != NULL)
         v *= g->scale[r];
-    *y = g->flags & LINEAR_ADD ? *y + v : v;
+    p->y[(size_t)n * p->rows + next] = v + old;
 }
 
 /* A warp's rows, one after the other, CHUNK units a lane at a time. */
@@ -110,7 +121,7 @@ static __global__ void __launch_bounds__(GEMV_THREADS, GEMV_BLOCKS) k_rows(struc
 {
     extern __shared__ float xs[];
     uint4 w[CHUNK];
-    float acc[N] = {};
+    float acc[N] = {}, old[N] = {};
     int total = g.rows[0] + g.rows[1] + g.rows[2], lane = threadIdx.x % WARP;
     int row = blockIdx.x * GEMV_WARPS + threadIdx.x / WARP, at = 0;
     bool staged = false;
@@ -123,11 +134,16 @@ static __global__ void __launch_bounds__(GEMV_THREADS, GEMV_BLOCKS) k_rows(struc
             w[j] = row < total && u < g.units ? fetch_unit(p.w + u) : make_uint4(0, 0, 0, 0);
         }
         if (!staged) {
+            int next = row + gridDim.x * GEMV_WARPS;
+            if (next < total)
+                prefetch_row(find_row(&g, next).w, g.units);
             dependents_start();
             dependency_wait();
             stage<N>(xs, &g);
             staged = true;
         }
+        for (int n = 0; n < N && at == 0; n++)
+            old[n] = read_old(&g, &p, 0, n, row < total);
 #pragma unroll
         for (int j = 0; j < CHUNK; j++) {
             int u = at + j * WARP + lane;
@@ -140,7 +156,7 @@ static __global__ void __launch_bounds__(GEMV_THREADS, GEMV_BLOCKS) k_rows(struc
         for (int n = 0; n < N; n++) {
             float v = warp_sum(acc[n]);
             if (lane == 0 && row < total)
-                finish(&g, &p, 0, n, v);
+                finish(&g, &p, 0, n, v, old[n]);
             acc[n] = 0;
         }
         at = 0;
@@ -155,7 +171,7 @@ static __global__ void __launch_bounds__(GEMV_THREADS, GEMV_BLOCKS) k_pairs(stru
 {
     extern __shared__ float xs[];
     uint4 w[CHUNK];
-    float acc[2][N] = {};
+    float acc[2][N] = {}, old[2][N] = {};
     int total = SWIGLU ? g.rows[0] : (g.rows[0] + g.rows[1] + g.rows[2]) / 2;
     int task = blockIdx.x * GEMV_WARPS + threadIdx.x / WARP, lane = threadIdx.x % WARP, at = 0;
     bool staged = false;
@@ -170,10 +186,20 @@ static __global__ void __launch_bounds__(GEMV_THREADS, GEMV_BLOCKS) k_pairs(stru
                                                : make_uint4(0, 0, 0, 0);
         }
         if (!staged) {
+            int next = task + gridDim.x * GEMV_WARPS;
+            if (next < total && SWIGLU)
+                prefetch_row(g.w[1] + (size_t)next * g.units, g.units);
+            if (next < total) /* pairs are neighbours in one matrix */
+                prefetch_row(find_row(&g, SWIGLU ? next : 2 * next).w,
+                             SWIGLU ? g.units : 2 * g.units);
             dependents_start();
             dependency_wait();
             stage<N>(xs, &g);
             staged = true;
+        }
+        for (int n = 0; n < N && at == 0 && !SWIGLU; n++) {
+            old[0][n] = read_old(&g, &p, 0, n, task < total);
+            old[1][n] = read_old(&g, &p, 1, n, task < total);
         }
 #pragma unroll
         for (int j = 0; j < CHUNK; j++) {
@@ -189,14 +215,96 @@ static __global__ void __launch_bounds__(GEMV_THREADS, GEMV_BLOCKS) k_pairs(stru
             if (lane == 0 && task < total && SWIGLU) {
                 p.y[(size_t)n * p.rows] = silu(v) * z;
             } else if (lane == 0 && task < total) {
-                finish(&g, &p, 0, n, v);
-                finish(&g, &p, 1, n, z);
+                finish(&g, &p, 0, n, v, old[0][n]);
+                finish(&g, &p, 1, n, z, old[1][n]);
             }
             acc[0][n] = acc[1][n] = 0;
         }
         at = 0;
         task += gridDim.x * GEMV_WARPS;
     }
+}
+
+/* Weights of rows first .. first + count - 1, C units a thread and row. */
+template <int R, int C>
+static __device__ __forceinline__ void fetch_rows(uint4 w[R][C], const struct gemv *g, int first,
+                                                  int count)
+{
+#pragma unroll
+    for (int r = 0; r < R; r++) {
+        const uint4 *row = find_row(g, first + r).w + threadIdx.x;
+#pragma unroll
+        for (int c = 0; c < C; c++)
+            w[r][c] = r < count ? fetch_unit(row + c * GEMV_THREADS) : make_uint4(0, 0, 0, 0);
+    }
+}
+
+/* A thread's elements of x to registers, times the norm's weights; returns its sum of squares. */
+template <int C>
+static __device__ __forceinline__ float take_x(float4 *x, const float4 *norm, const struct gemv *g)
+{
+    float squares = 0;
+#pragma unroll
+    for (int i = 0; i < 2 * C; i++)
+        x[i] = *quarter(g->x, i);
+#pragma unroll
+    for (int i = 0; i < 2 * C && g->norm != NULL; i++) {
+        squares += x[i].x * x[i].x + x[i].y * x[i].y + x[i].z * x[i].z + x[i].w * x[i].w;
+        x[i] = times4(x[i], norm[i]);
+    }
+    return squares;
+}
+
+/* R rows a block, all of them at once: every weight is under way before x is looked at, and x goes
+ * to registers, a thread's columns of it. The norm's scale comes last. For matrices that the device
+ * takes in one go. */
+template <enum dtype T, int R, int C>
+static __global__ void __launch_bounds__(GEMV_THREADS, GEMV_BLOCKS) k_once(struct gemv g)
+{
+    const int turns = (R + GEMV_WARPS - 1) / GEMV_WARPS;
+    __shared__ __align__(16) float part[R + 1][GEMV_THREADS];
+    int first = blockIdx.x * R, count = min(R, g.rows[0] + g.rows[1] + g.rows[2] - first);
+    int warp = threadIdx.x / WARP;
+    uint4 w[R][C];
+    float4 x[2 * C], norm[2 * C];
+    float old[turns], scale = 1;
+    fetch_rows<R, C>(w, &g, first, count);
+#pragma unroll
+    for (int i = 0; i < 2 * C; i++)
+        norm[i] = g.norm != NULL ? *quarter(g.norm, i) : make_float4(0, 0, 0, 0);
+    dependents_start();
+    dependency_wait();
+    part[R][threadIdx.x] = take_x<C>(x, norm, &g);
+#pragma unroll
+    for (int i = 0; i < turns; i++) {
+        struct place p = find_row(&g, first + warp + i * GEMV_WARPS);
+        old[i] = read_old(&g, &p, 0, 0, warp + i * GEMV_WARPS < count);
+    }
+#pragma unroll
+    for (int r = 0; r < R; r++) {
+        float sum = 0;
+#pragma unroll
+        for (int c = 0; c < C; c++)
+            sum += dot8<T>(w[r][c], x[2 * c], x[2 * c + 1]);
+        part[r][threadIdx.x] = sum;
+    }
+    __syncthreads();
+    if (g.norm != NULL)
+        scale = 1 / sqrtf(row_sum(part[R]) / (float)(g.units * UNIT) + g.eps);
+#pragma unroll
+    for (int i = 0; i < turns; i++) {
+        int r = warp + i * GEMV_WARPS;
+        if (r >= count)
+            break;
+        struct place p = find_row(&g, first + r);
+        float v = row_sum(part[r]) * scale;
+        if (threadIdx.x % WARP == 0)
+            finish(&g, &p, 0, 0, v, old[i]);
+    }
+#pragma unroll
+    for (int i = 0; i < 2 * C; i++)
+        if (g.norm != NULL && blockIdx.x == 0)
+            *(float4 *)quarter(g.a, i) = times4(x[i], make_float4(scale, scale, scale, scale));
 }
 
 /* May these kernels read w? */
@@ -206,17 +314,35 @@ static bool fits(const struct weight *w)
            (uintptr_t)w->data % sizeof(uint4) == 0;
 }
 
-static bool all_fit(int n, const struct weight *const *w, int count, bool normed)
+static bool all_fit(int n, const float *x, const struct weight *const *w, int count, bool normed)
 {
     for (int i = 0; i < count; i++)
         if (!fits(w[i]) || w[i]->type != w[0]->type)
             return false;
-    return n <= ROWS_MOST && (!normed || w[0]->cols <= NORM_VALUES * GEMV_THREADS) &&
+    return n <= ROWS_MOST && (uintptr_t)x % sizeof(float4) == 0 &&
+           (!normed || w[0]->cols <= NORM_VALUES * GEMV_THREADS) &&
            n * w[0]->cols <= 12 * 1024; /* 48 KB of shared memory */
+}
+
+/* Starts k_once, if R rows a block and C columns of units are what it takes. */
+template <enum dtype T, int R, int C>
+static bool start_once(struct cuda *c, const struct gemv *g, int rows)
+{
+    if (g->units != C * GEMV_THREADS || rows > R * c->sms * GEMV_BLOCKS ||
+        ((uintptr_t)g->norm | (uintptr_t)g->a) % sizeof(float4) != 0)
+        return false;
+    cuda_shared_memory((const void *)k_once<T, R, C>, 0);
+    LAUNCH(c, (k_once<T, R, C>), div_up(rows, R), GEMV_THREADS, 0, *g);
+    return true;
 }
 
 template <enum dtype T, int N> static void launch(struct cuda *c, const struct gemv *g, bool swiglu)
 {
+    int all = g->rows[0] + g->rows[1] + g->rows[2];
+    if (N == 1 && !swiglu &&
+        (start_once<T, 1, 1>(c, g, all) || start_once<T, 4, 1>(c, g, all) ||
+         start_once<T, 20, 1>(c, g, all) || start_once<T, 8, 2>(c, g, all)))
+        return;
     size_t smem = (size_t)N * g->units * UNIT * sizeof(float);
     bool even = g->rows[0] % 2 == 0 && g->rows[1] % 2 == 0 && g->rows[2] % 2 == 0;
     bool pairs = swiglu || (even && g->units <= CHUNK / 2 * WARP);
@@ -260,7 +386,7 @@ static struct gemv gemv_of(float *const *y, const float *x, const struct weight 
 void cuda_linear(struct device *d, float *y, const float *x, int n, const struct weight *w,
                  const float *bias, unsigned flags)
 {
-    if (!all_fit(n, &w, 1, false)) {
+    if (!all_fit(n, x, &w, 1, false)) {
         cuda_linear_many(d, y, x, n, w, bias, NULL, flags);
         return;
     }
@@ -274,7 +400,7 @@ void cuda_linear_add(struct device *d, float *y, float *room, const float *x, in
                      const struct weight *w, const float *scale)
 {
     (void)room;
-    if (!all_fit(n, &w, 1, false)) {
+    if (!all_fit(n, x, &w, 1, false)) {
         cuda_linear_many(d, y, x, n, w, NULL, scale, LINEAR_ADD);
         return;
     }
@@ -287,7 +413,7 @@ void cuda_linear_add(struct device *d, float *y, float *room, const float *x, in
 void cuda_norm_linear(struct device *d, float *const *y, float *a, const float *x, int n,
                       const struct norm *norm, const struct weight *const *w, int count)
 {
-    if (!all_fit(n, w, count, true)) {
+    if (!all_fit(n, x, w, count, true)) {
         compose_norm_linear(d, y, a, x, n, norm, w, count);
         return;
     }
@@ -303,7 +429,7 @@ void cuda_norm_swiglu(struct device *d, float *y, float *room, float *a, const f
 {
     const struct weight *const w[] = {gate, up};
     float *const both[] = {y, room};
-    if (!all_fit(n, w, 2, true)) {
+    if (!all_fit(n, x, w, 2, true)) {
         compose_norm_swiglu(d, y, room, a, x, n, norm, gate, up);
         return;
     }

@@ -4,7 +4,7 @@
  *     norm_linear    a = rms_norm(x), logits of all experts and of the shared expert's gate
  *     k_up           every block finds the k best by itself (a rank is a count of larger logits),
  *                    then h = silu(gate a) * (up a) of the chosen and the shared expert
- *     k_down         x += sum over all h of weight * down h: a warp adds up a row of all experts
+ *     k_down         x += sum over all h of weight * down h: a block some rows of all experts
  *
  * Sums are taken in a fixed order, so the same input gives the same bits.
  */
@@ -19,57 +19,83 @@ struct decode {
     struct regular shared; /* one expert; gate NULL = none */
     const float *a, *logits, *share;
     int count, k, renorm;
-    int32_t *ids;   /* of the chosen; given when logits is NULL, else also written */
-    float *weights; /* likewise */
-    float *h;       /* [k * inner + shared inner] */
-    float *y;       /* [hidden] */
+    unsigned inverse; /* 2^32 / inner, rounded up */
+    int32_t *ids;     /* of the chosen; given when logits is NULL, else also written */
+    float *weights;   /* likewise */
+    float *h;         /* [k * inner + shared inner] */
+    float *y;         /* [hidden] */
 };
 
 struct choice {
     int id[K_MOST];
-    __align__(16) float all[EXPERTS_MOST];
+    __align__(16) unsigned order[EXPERTS_MOST];
 };
 
-/* The k largest logits, the lower id among equals: every thread finds the rank of one. */
-static __device__ __forceinline__ void choose(struct choice *s, const struct decode *d)
+/* Whole numbers in the order of logits. */
+static __device__ __forceinline__ unsigned to_order(float l)
 {
-    int e = threadIdx.x, rank = 0;
-    float mine = e < d->count ? d->logits[e] : -INFINITY;
-    if (mine != mine)
-        mine = -INFINITY; /* not a number: some expert is taken all the same */
-    s->all[e] = mine;
+    unsigned u = __float_as_uint(l == l ? l : -INFINITY); /* some expert is taken all the same */
+    return u & 0x80000000u ? ~u : u | 0x80000000u;
+}
+
+static __device__ __forceinline__ float from_order(unsigned o)
+{
+    return __uint_as_float(o & 0x80000000u ? o & 0x7fffffffu : ~o);
+}
+
+/* The k largest logits, the lower id among equals; `logit` is that of expert threadIdx.x. Two
+ * threads find the rank of one: how many come before it. */
+static __device__ __forceinline__ void choose(struct choice *s, const struct decode *d, float logit)
+{
+    int half = threadIdx.x % 2;
+    s->order[threadIdx.x] = (int)threadIdx.x < d->count ? to_order(logit) : 0;
     __syncthreads();
-    for (int j = 0; j < d->count && e < d->count; j += 4) {
-        float4 l = *(const float4 *)&s->all[j];
-        rank += l.x > mine || (l.x == mine && j < e);
-        rank += l.y > mine || (l.y == mine && j + 1 < e);
-        rank += l.z > mine || (l.z == mine && j + 2 < e);
-        rank += l.w > mine || (l.w == mine && j + 3 < e);
+    for (int from = 0; from < d->count; from += GEMV_THREADS / 2) {
+        int e = from + threadIdx.x / 2, rank = 0;
+        unsigned mine = s->order[e];
+#pragma unroll 4
+        for (int j = 4 * half; j < d->count; j += 8) {
+            uint4 o = *(const uint4 *)&s->order[j];
+            unsigned least = j + 3 < e ? mine : mine + 1;
+            rank += (o.x >= least) + (o.y >= least) + (o.z >= least) + (o.w >= least);
+        }
+        for (int j = e / 4 * 4; j < e; j++) /* equals just before it */
+            rank += half == 0 && s->order[j] == mine;
+        rank += __shfl_xor_sync(0xffffffffu, rank, 1);
+        if (half == 0 && e < d->count && rank < d->k)
+            s->id[rank] = e;
     }
-    if (e < d->count && rank < d->k)
-        s->id[rank] = e;
     __syncthreads();
 }
 
-/* One block says what was chosen, and the weights: exp(l - top) / sum over the chosen or over all.
- */
+/* One warp says what was chosen, and the weights: exp(l - top) / sum over the chosen or all. */
 static __device__ __forceinline__ void tell_choice(const struct choice *s, const struct decode *d)
 {
-    __shared__ float room[WARP];
-    int j = threadIdx.x;
-    float top = s->all[s->id[0]], sum = 0;
-    if (d->renorm)
-        for (int i = 0; i < d->k; i++)
-            sum += expf(s->all[s->id[i]] - top);
-    else
-        sum = block_sum(j < d->count ? expf(s->all[j] - top) : 0, room);
-    if (j < d->k) {
-        d->ids[j] = s->id[j];
-        d->weights[j] = expf(s->all[s->id[j]] - top) / sum;
+    int lane = threadIdx.x % WARP;
+    float top = from_order(s->order[s->id[0]]), sum = 0;
+    float mine = lane < d->k ? expf(from_order(s->order[s->id[lane]]) - top) : 0;
+    for (int e = lane; e < d->count && !d->renorm; e += WARP)
+        sum += expf(from_order(s->order[e]) - top);
+    sum = warp_sum(d->renorm ? mine : sum);
+    if (lane < d->k) {
+        d->ids[lane] = s->id[lane];
+        d->weights[lane] = mine / sum;
     }
 }
 
-/* A warp takes row r of gate and up of one of the chosen, or of the shared expert. */
+/* Which of the chosen, one behind the other, has intermediate i. */
+static __device__ __forceinline__ int whose(int i, const struct decode *d)
+{
+    return (int)__umulhi((unsigned)i, d->inverse);
+}
+
+/* A warp takes row r of gate and up of one of the chosen, or of the shared
+ * expert.
+ *
+ * k_down may begin when every block of this kernel has passed
+ * dependents_start(). That is behind dependency_wait() here, and block 0 has
+ * told the choice: so k_down may read, without waiting for this kernel's end,
+ * the choice and all that was there before. */
 template <enum dtype T>
 static __global__ void __launch_bounds__(GEMV_THREADS, GEMV_BLOCKS) k_up(struct decode d)
 {
@@ -77,108 +103,156 @@ static __global__ void __launch_bounds__(GEMV_THREADS, GEMV_BLOCKS) k_up(struct 
     __shared__ struct choice s;
     int units = d.e.hidden / UNIT, routed = d.k * d.e.inner, total = routed + d.shared.inner;
     int task = blockIdx.x * GEMV_WARPS + threadIdx.x / WARP, lane = threadIdx.x % WARP;
-    dependents_start();
     dependency_wait();
-#pragma unroll 4
-    for (int i = threadIdx.x; i < d.e.hidden; i += GEMV_THREADS)
-        xs[plane_index(i, units)] = d.a[i];
+    float logit = 0;
+    if (d.logits != NULL && (int)threadIdx.x < d.count)
+        logit = d.logits[threadIdx.x];
+#pragma unroll 2
+    for (int i = threadIdx.x; i < units * 2; i += GEMV_THREADS)
+        place4(xs, i, units, ((const float4 *)d.a)[i]);
     if (d.logits != NULL)
-        choose(&s, &d);
+        choose(&s, &d, logit);
     else if (threadIdx.x < d.k)
         s.id[threadIdx.x] = d.ids[threadIdx.x];
+    if (blockIdx.x == 0 && d.logits != NULL && threadIdx.x < WARP) {
+        tell_choice(&s, &d);
+        __threadfence();
+    }
     __syncthreads();
+    dependents_start();
     for (; task < total; task += gridDim.x * GEMV_WARPS) {
+        int part = whose(task, &d);
         bool own = task < routed;
-        size_t row = (size_t)(own ? task % d.e.inner : task - routed) * units;
-        size_t step = own ? (size_t)s.id[task / d.e.inner] * d.e.step : 0;
+        size_t row = (size_t)(own ? task - part * d.e.inner : task - routed) * units;
+        size_t step = own ? (size_t)s.id[part] * d.e.step : 0;
         const uint4 *gate = (const uint4 *)((own ? d.e.gate : d.shared.gate) + step) + row;
         const uint4 *up = (const uint4 *)((own ? d.e.up : d.shared.up) + step) + row;
         float acc[2] = {};
-        for (int at = 0; at < units; at += CHUNK / 2 * WARP) {
+        for (int at = lane; at < units; at += CHUNK / 2 * WARP) {
             uint4 w[CHUNK];
 #pragma unroll
             for (int j = 0; j < CHUNK; j++) {
-                int u = at + j / 2 * WARP + lane;
+                int u = at + j / 2 * WARP;
                 w[j] = u < units ? fetch_unit((j % 2 ? up : gate) + u) : make_uint4(0, 0, 0, 0);
             }
 #pragma unroll
-            for (int j = 0; j < CHUNK; j++) {
-                int u = at + j / 2 * WARP + lane;
-                if (u < units)
-                    acc[j % 2] += dot_unit<T>(w[j], xs, u, units);
-            }
+            for (int j = 0; j < CHUNK; j++)
+                acc[j % 2] += dot_unit<T>(w[j], xs, min(at + j / 2 * WARP, units - 1), units);
         }
         float v = warp_sum(acc[0]), z = warp_sum(acc[1]);
         if (lane == 0)
             d.h[task] = silu(v) * z;
     }
-    if (blockIdx.x == 0 && d.logits != NULL)
-        tell_choice(&s, &d);
 }
 
-/* Where unit u of row 0 of all chosen down matrices, one behind the other, lies. */
-static __device__ __forceinline__ const uint4 *down_unit(const struct decode *d, const int *id,
-                                                         int u)
-{
-    int each = d->e.inner / UNIT, part = u / each;
-    if (part < d->k)
-        return (const uint4 *)(d->e.down + id[part] * d->e.step_down) + u % each;
-    return (const uint4 *)d->shared.down + u - d->k * each;
-}
+/* A thread's C columns of units of the chosen down matrices, one behind the other. */
+template <int C> struct columns {
+    const uint4 *from[C]; /* of row 0; NULL = none */
+    int pitch[C];         /* units of a row */
+    int part[C];          /* among the chosen; k = the shared expert */
+};
 
-/* One row of all chosen down matrices a warp. The first weights are under way before h is looked
- * at; h takes the experts' weights on its way to shared memory. */
-template <enum dtype T>
-static __global__ void __launch_bounds__(GEMV_THREADS, GEMV_BLOCKS) k_down(struct decode d)
+template <int C>
+static __device__ __forceinline__ void find_columns(struct columns<C> *f, const struct decode *d,
+                                                    int units)
 {
-    extern __shared__ __align__(16) float hs[];
-    __shared__ int id[K_MOST];
-    __shared__ float weight[K_MOST + 1];
-    int routed = d.k * d.e.inner, units = (routed + d.shared.inner) / UNIT;
-    int own = routed / UNIT, each = d.e.inner / UNIT, other = d.shared.inner / UNIT;
-    const uint4 **from = (const uint4 **)(hs + units * UNIT);
-    int row = blockIdx.x * GEMV_WARPS + threadIdx.x / WARP, lane = threadIdx.x % WARP;
-    bool staged = false;
-    dependents_start();
-    dependency_wait();
-    if (threadIdx.x < d.k) {
-        id[threadIdx.x] = d.ids[threadIdx.x];
-        weight[threadIdx.x] = d.weights[threadIdx.x];
+    int each = d->e.inner / UNIT, id[C];
+#pragma unroll
+    for (int c = 0; c < C; c++) {
+        int u = c * GEMV_THREADS + threadIdx.x;
+        f->part[c] = min(whose(u * UNIT, d), d->k);
+        id[c] = __ldcg(d->ids + min(f->part[c], d->k - 1));
     }
-    if (threadIdx.x == 0)
-        weight[d.k] = d.shared.inner > 0 ? 1 / (1 + expf(-*d.share)) : 0;
-    __syncthreads();
-    for (int u = threadIdx.x; u < units; u += GEMV_THREADS)
-        from[u] = down_unit(&d, id, u);
-    __syncthreads();
-    for (; row < d.e.hidden || !staged; row += gridDim.x * GEMV_WARPS) {
-        float acc = 0;
-        for (int at = 0; at < units; at += CHUNK * WARP) {
-            uint4 w[CHUNK];
 #pragma unroll
-            for (int j = 0; j < CHUNK; j++) {
-                int u = at + j * WARP + lane;
-                w[j] = make_uint4(0, 0, 0, 0);
-                if (u < units && row < d.e.hidden)
-                    w[j] = fetch_unit(from[u] + (size_t)row * (u < own ? each : other));
-            }
-            if (!staged) {
-#pragma unroll 4
-                for (int i = threadIdx.x; i < units * UNIT; i += GEMV_THREADS)
-                    hs[plane_index(i, units)] = d.h[i] * weight[min(i / d.e.inner, d.k)];
-                __syncthreads();
-                staged = true;
-            }
+    for (int c = 0; c < C; c++) {
+        int u = c * GEMV_THREADS + threadIdx.x, within = u - f->part[c] * each;
+        bool own = f->part[c] < d->k;
+        const char *base = own ? d->e.down + id[c] * d->e.step_down : d->shared.down;
+        f->pitch[c] = own ? each : d->shared.inner / UNIT;
+        f->from[c] = u < units ? (const uint4 *)base + within : NULL;
+    }
+}
+
+static __device__ __forceinline__ void send_unit(uint4 *to, const uint4 *from)
+{
+    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"(
+                     (unsigned)__cvta_generic_to_shared(to)),
+                 "l"(from)
+                 : "memory");
+}
+
+/* A thread's part of h to registers, times the experts' weights; zeros behind the end. */
+template <int C>
+static __device__ __forceinline__ void take_h(float4 *h, const struct columns<C> *f,
+                                              const struct decode *d)
+{
+    float by[C];
 #pragma unroll
-            for (int j = 0; j < CHUNK; j++) {
-                int u = at + j * WARP + lane;
-                if (u < units)
-                    acc += dot_unit<T>(w[j], hs, u, units);
-            }
+    for (int c = 0; c < C; c++)
+        by[c] = f->from[c] == NULL  ? 0
+                : f->part[c] < d->k ? __ldcg(d->weights + f->part[c])
+                                    : __ldcg(d->share);
+#pragma unroll
+    for (int i = 0; i < 2 * C; i++)
+        h[i] = f->from[i / 2] != NULL ? *quarter(d->h, i) : make_float4(0, 0, 0, 0);
+#pragma unroll
+    for (int c = 0; c < C; c++)
+        by[c] = f->part[c] < d->k ? by[c] : 1 / (1 + expf(-by[c]));
+#pragma unroll
+    for (int i = 0; i < 2 * C; i++)
+        h[i] = times4(h[i], make_float4(by[i / 2], by[i / 2], by[i / 2], by[i / 2]));
+}
+
+/* R rows of all chosen down matrices a block, C columns of units a thread. The weights go to shared
+ * memory, of which k_up needs little, while other blocks of k_up are still at work; a thread
+ * touches there what it sent for. */
+template <enum dtype T, int R, int C>
+static __global__ void __launch_bounds__(GEMV_THREADS, C < 5 ? 4 : 2) k_down(struct decode d)
+{
+    extern __shared__ uint4 memory[];
+    uint4(*ws)[C][GEMV_THREADS] = (uint4(*)[C][GEMV_THREADS])memory; /* [R] */
+    int units = (d.k * d.e.inner + d.shared.inner) / UNIT, warp = threadIdx.x / WARP;
+    struct columns<C> f;
+    float4 h[2 * C];
+    bool waited = false;
+    find_columns<C>(&f, &d, units);
+    for (int first = blockIdx.x * R; first < d.e.hidden; first += gridDim.x * R) {
+        int count = min(R, d.e.hidden - first);
+        float old = 0;
+#pragma unroll
+        for (int c = 0; c < C; c++)
+#pragma unroll
+            for (int r = 0; r < R; r++)
+                if (r < count && f.from[c] != NULL)
+                    send_unit(&ws[r][c][threadIdx.x], f.from[c] + (size_t)(first + r) * f.pitch[c]);
+        if (warp < count && threadIdx.x % WARP == 0)
+            old = __ldcg(d.y + first + warp);
+        if (!waited) {
+            dependents_start();
+            dependency_wait();
+            take_h<C>(h, &f, &d);
+            waited = true;
         }
-        acc = warp_sum(acc);
-        if (lane == 0 && row < d.e.hidden)
-            d.y[row] += acc;
+        asm volatile("cp.async.wait_all;" ::: "memory");
+#pragma unroll
+        for (int r = 0; r < R; r++) {
+            float sum = 0;
+#pragma unroll
+            for (int c = 0; c < C; c++)
+                if (f.from[c] != NULL)
+                    sum += dot8<T>(ws[r][c][threadIdx.x], h[2 * c], h[2 * c + 1]);
+            *(float *)&ws[r][0][threadIdx.x] = sum;
+        }
+        __syncthreads();
+        if (warp < count) {
+            float sum = 0;
+            for (int i = threadIdx.x % WARP; i < GEMV_THREADS; i += WARP)
+                sum += *(const float *)&ws[warp][0][i];
+            sum = warp_sum(sum);
+            if (threadIdx.x % WARP == 0)
+                d.y[first + warp] = old + sum;
+        }
+        __syncthreads();
     }
 }
 
@@ -222,19 +296,34 @@ struct regular moe_regular(const struct expert *e, int experts)
     return r;
 }
 
+template <enum dtype T, int R, int C>
+static void launch_down(struct cuda *c, const struct decode *d)
+{
+    size_t ws = (size_t)R * C * GEMV_THREADS * sizeof(uint4);
+    int grid = at_most(div_up(d->e.hidden, R), c->sms * GEMV_BLOCKS);
+    cuda_shared_memory((const void *)k_down<T, R, C>, ws);
+    LAUNCH(c, (k_down<T, R, C>), grid, GEMV_THREADS, ws, *d);
+}
+
 template <enum dtype T> static void launch(struct cuda *c, const struct decode *d)
 {
     int most = c->sms * GEMV_BLOCKS, h = d->k * d->e.inner + d->shared.inner;
     size_t x = (size_t)d->e.hidden * sizeof(float);
-    size_t hs = (size_t)h * sizeof(float) + (size_t)h / UNIT * sizeof(uint4 *);
+    cuda_shared_memory((const void *)k_up<T>, x);
     LAUNCH(c, k_up<T>, at_most(div_up(h, GEMV_WARPS), most), GEMV_THREADS, x, *d);
-    LAUNCH(c, k_down<T>, at_most(div_up(d->e.hidden, GEMV_WARPS), most), GEMV_THREADS, hs, *d);
+    if (h <= 3 * GEMV_THREADS * UNIT && d->e.hidden > 4 * most)
+        launch_down<T, 8, 3>(c, d);
+    else if (h <= 2 * GEMV_THREADS * UNIT)
+        launch_down<T, 4, 2>(c, d);
+    else
+        launch_down<T, 4, 5>(c, d);
 }
 
 static void decode(struct cuda *c, struct decode *d)
 {
     size_t h = (size_t)d->k * d->e.inner + d->shared.inner;
     d->h = (float *)cuda_scratch(c, h * sizeof(float));
+    d->inverse = 0xffffffffu / (unsigned)d->e.inner + 1;
     if (d->e.type == DT_BF16)
         launch<DT_BF16>(c, d);
     else
@@ -259,7 +348,7 @@ void cuda_experts(struct device *d, float *y, const float *x, int n, const struc
         cuda_experts_many(d, y, x, n, &one.e, experts, ids, weights, k);
         return;
     }
-    if (n > 1 || !decodes(&one.e, &one.shared, experts, k)) {
+    if (n > 1 || !aligned(x) || !decodes(&one.e, &one.shared, experts, k)) {
         cuda_experts_any(d, y, x, n, e, experts, ids, weights, k);
         return;
     }

@@ -536,12 +536,14 @@ static void test_experts(void)
         mixture_case(16, 4, DT_BF16, 64, 96, 0, n);
         mixture_case(16, 4, DT_BF16, 64, 128, 96, n);
         mixture_case(9, 2, DT_F16, 24, 40, 32, n);
+        mixture_case(9, 2, DT_F16, 8, 2200, 0, n);
         mixture_case(9, 2, DT_F32, 23, 44, 29, n);
     }
     for (int n = 1; now.real && n <= 60; n = n < 2 ? 2 : n * 30) {
         experts_case(32, 8, DT_BF16, 768, 2048, n, true);
         mixture_case(32, 8, DT_BF16, 768, 2048, 0, n);
         mixture_case(128, 6, DT_BF16, 384, 1024, 768, n);
+        mixture_case(16, 8, DT_BF16, 768, 1024, 0, n);
     }
 }
 
