@@ -1,7 +1,7 @@
 /*
  * kernels/cuda/any.cu - products for weights of any type and any size: a warp a dot product,
- * nothing clever. fp32 and 8-bit weights, odd shapes and convolutions of one channel come here; what
- * is fast stands in gemv.cu, gemm.cu and moe.cu.
+ * nothing clever. fp32 and 8-bit weights, odd shapes and convolutions of one channel come here;
+ * what is fast stands in gemv.cu, gemm.cu and moe.cu.
  */
 #include "kernels/cuda/conv.cuh"
 #include "kernels/cuda/gemm.cuh"
