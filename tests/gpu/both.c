@@ -54,7 +54,7 @@ void give_back(void)
     }
 }
 
-void send(struct both b, size_t bytes)
+void to_device(struct both b, size_t bytes)
 {
     gpu->op->put(gpu, b.device, b.host, bytes);
 }
@@ -64,7 +64,7 @@ struct both floats(size_t n, float scale)
     struct both b = take(n * sizeof(float));
     for (size_t i = 0; i < n; i++)
         ((float *)b.host)[i] = noise() * scale;
-    send(b, n * sizeof(float));
+    to_device(b, n * sizeof(float));
     return b;
 }
 
@@ -80,7 +80,7 @@ struct both narrow_floats(size_t n, enum dtype type)
         }
         ((float *)b.host)[i] = v;
     }
-    send(b, n * sizeof(float));
+    to_device(b, n * sizeof(float));
     return b;
 }
 
@@ -88,7 +88,7 @@ struct both poisoned(size_t n)
 {
     struct both b = take(n * sizeof(float));
     memset(b.host, 0xff, n * sizeof(float));
-    send(b, n * sizeof(float));
+    to_device(b, n * sizeof(float));
     return b;
 }
 
@@ -97,7 +97,7 @@ struct both ints(size_t n, int below)
     struct both b = take(n * sizeof(int32_t));
     for (size_t i = 0; i < n; i++)
         ((int32_t *)b.host)[i] = (int32_t)((noise() * 0.5f + 0.5f) * (float)below) % below;
-    send(b, n * sizeof(int32_t));
+    to_device(b, n * sizeof(int32_t));
     return b;
 }
 
@@ -105,7 +105,7 @@ struct both number(int32_t v)
 {
     struct both b = take(sizeof(v));
     *(int32_t *)b.host = v;
-    send(b, sizeof(v));
+    to_device(b, sizeof(v));
     return b;
 }
 
@@ -126,8 +126,8 @@ static struct weights bytes_matrix(int rows, int cols)
     for (size_t i = 0; i < bytes; i++)
         ((uint8_t *)b.host)[i] = (uint8_t)(128 + 127.9f * noise());
     fill(DT_BF16, s.host, scales, 0.004f);
-    send(b, bytes);
-    send(s, scales * 2);
+    to_device(b, bytes);
+    to_device(s, scales * 2);
     struct weights both = {w, w};
     both.host.data = b.host;
     both.host.scale = s.host;
@@ -143,7 +143,7 @@ struct weights matrix(enum dtype type, int rows, int cols)
     size_t n = (size_t)rows * (size_t)cols;
     struct both b = take(n * dtype_size(type));
     fill(type, b.host, n, 0.5f);
-    send(b, n * dtype_size(type));
+    to_device(b, n * dtype_size(type));
     struct weight w = {.type = type, .rows = rows, .cols = cols};
     struct weights both = {w, w};
     both.host.data = b.host;

@@ -36,7 +36,7 @@ void die(const char *what);
 float noise(void); /* uniform in [-1, 1) */
 struct both take(size_t bytes);
 void give_back(void);
-void send(struct both b, size_t bytes); /* host to device */
+void to_device(struct both b, size_t bytes); /* host to device */
 void fill(enum dtype type, void *to, size_t n, float scale);
 struct both floats(size_t n, float scale);
 /* Numbers that 16 bits of this type hold exactly: what convolutions round x to. */
