@@ -178,6 +178,7 @@ static __device__ __forceinline__ void weigh(struct room<DIM> *s, int group, int
         ((unsigned *)s->p[0][warp])[(lane * each + i) / 2] = high;
         ((unsigned *)s->p[1][warp])[(lane * each + i) / 2] = narrow2<T>(w[i] - h.x, w[i + 1] - h.y);
     }
+    __syncwarp(); /* all lanes have read s->top */
     if (lane == 0) {
         float shrink = warp < group ? expf(s->top[warp] - top) : 0;
         s->shrink[warp] = shrink;

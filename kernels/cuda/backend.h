@@ -9,9 +9,6 @@
 
 #include "kernels/ops.h"
 
-/* GPUs that can be used; 0 without a driver, and without a GPU. */
-int cuda_count(void);
-
 /* Opens GPU `ordinal` with a stream of its own. Memory of one handle may be used by every other
  * handle of the same GPU. 0, -EINVAL (there is no such GPU: what was found is said), -ENOMEM. */
 int cuda_open(struct device **ret, int ordinal, const struct device_opts *o, struct problems *why);

@@ -7,14 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-int cuda_count(void)
-{
-    int n = 0;
-    cudaError_t err = cudaGetDeviceCount(&n);
-    (void)cudaGetLastError(); /* no driver is an answer, not a fault */
-    return err == cudaSuccess ? n : 0;
-}
-
 static void make_streams(struct cuda *c, const struct device_opts *o)
 {
     int least, greatest;
