@@ -516,8 +516,7 @@ static void mixture_case(int count, int k, enum dtype type, int inner, int hidde
     struct norm hn = {nw.host, 1e-6f}, dn = {nw.device, 1e-6f};
     BOTH(mixture, (plain, x.host, n, &hn, &h), (gpu, x.device, n, &dn, &d));
     same_ints(ids, rows * (size_t)k, "mixture", inner, hidden, n);
-    /* for many rows a product may miss 2e-5 of the largest logit, which is then exponentiated */
-    close_to(x, rows * (size_t)hidden, n > 2 ? 5e-5 : 2e-5, type_names[type], inner, hidden, n);
+    close_to(x, rows * (size_t)hidden, 2e-5, type_names[type], inner, hidden, n);
     give_back();
 }
 
