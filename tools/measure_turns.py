@@ -600,10 +600,11 @@ def soak_piece(machine, piece, hours):
     """Six times as many questions on the first day, and a context that is full within it: caches
     and lists have then met their longest turn, and what still grows is a leak."""
     o, name = machine.options, os.path.join(machine.folder, f"soak-{piece}")
-    step, day = int(o.every * 60000), int(min(24, hours / 4) * 3.6e6)
-    times = [*range(2000, day, step // 6), *range(day + 2000, int(hours * 3.6e6) - 60000, step)]
+    first, step = min(24, hours / 4), int(o.every * 60000)
+    busy, end = int(first * 3.6e6), int(hours * 3.6e6)
+    times = [*range(2000, busy, step // 6), *range(busy + 2000, end - 60000, step)]
     with open(name + ".json", "w", encoding="utf-8") as f:
-        json.dump(scenario("A question now and then.", int(hours * 3.6e6),
+        json.dump(scenario("A question now and then.", end,
                            [sound(LONG[i % len(LONG)], t) for i, t in enumerate(times)],
                            ROOMS[3 + 2 * piece % 6], model={"context": 512},
                            wrap={"bits": 32, "after_ms": int(hours * 1.8e6)}), f)
@@ -614,7 +615,6 @@ def soak_piece(machine, piece, hours):
         samples = watch(process, name + ".jsonl")
         said = process.stdout.read().strip()
     events = score.read_events(name + ".jsonl")
-    first = min(24, hours / 4)
     day = [m for at, m in samples if first / 2 <= at < first] or [0]
     last = [m for at, m in samples if at >= hours - first] or [0]
     wrong = sum(e["event"] in ("overflow", "model_failed", "mic_lost", "speaker_lost") for e in events)

@@ -49,13 +49,6 @@ template <int DIM> struct room {
     float factor[HEADS][PARTS_MOST];
 };
 
-static __device__ __forceinline__ void fetch16(unsigned short *to, const uint4 *from, bool there)
-{
-    unsigned at = (unsigned)__cvta_generic_to_shared(to);
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(at), "l"(from),
-                 "r"(there ? 16 : 0));
-}
-
 static __device__ __forceinline__ void load4(unsigned *r, const unsigned short *p)
 {
     unsigned at = (unsigned)__cvta_generic_to_shared(p);
@@ -82,10 +75,10 @@ static __device__ __forceinline__ void fetch(struct room<DIM> *s, const struct o
         int key = i / units, u = i % units;
         bool there = from + key < end;
         size_t row = (size_t)((there ? from + key : 0) % d->kv.rows) * d->kv.heads + head;
-        fetch16(&s->k[key][u * UNIT], (const uint4 *)d->kv.k + row * units + u, there);
-        fetch16(&s->v[key][u * UNIT], (const uint4 *)d->kv.v + row * units + u, there);
+        copy16_if(&s->k[key][u * UNIT], (const uint4 *)d->kv.k + row * units + u, there);
+        copy16_if(&s->v[key][u * UNIT], (const uint4 *)d->kv.v + row * units + u, there);
     }
-    asm volatile("cp.async.commit_group;");
+    copies_end();
 }
 
 /* The new key and value into the cache and into row `key` of the tile; one warp. The key is in
@@ -314,7 +307,7 @@ static __global__ void __launch_bounds__(THREADS) k_one(struct one d)
     }
     for (; from < end; from += KEYS) {
         int count = min(KEYS, end - from);
-        asm volatile("cp.async.wait_all;" ::: "memory");
+        copies_wait_all();
         __syncthreads();
         if (warp == WARPS && pos >= from && pos < from + count)
             add_new<T, DIM>(s, &d, head, pos, pos - from);

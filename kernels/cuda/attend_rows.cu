@@ -35,15 +35,6 @@ static __device__ __forceinline__ void seen(const struct many *m, int pos, int i
     *from = m->a.causal && m->a.window > 0 ? max(0, *end - m->a.window) : 0;
 }
 
-/* 16 bytes to shared memory, zeros instead when there is nothing to read. */
-static __device__ __forceinline__ void copy_unit(float *to, const void *from, bool there)
-{
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(
-                     (unsigned)__cvta_generic_to_shared(to)),
-                 "l"(from), "r"(there ? 16 : 0)
-                 : "memory");
-}
-
 template <int DIM>
 static __device__ __forceinline__ void take(float *to, int pitch, const void *kind,
                                             const struct many *m, int head, int from, int end)
@@ -53,10 +44,10 @@ static __device__ __forceinline__ void take(float *to, int pitch, const void *ki
     for (int i = 0; i < keys * units / THREADS; i++) {
         int at = i * THREADS + (int)threadIdx.x, key = at / units, u = at % units;
         size_t row = (size_t)((from + key) % m->kv.rows) * m->kv.heads + head;
-        copy_unit(to + key * pitch + 4 * u, (const float4 *)kind + row * units + u,
+        copy16_if(to + key * pitch + 4 * u, (const float4 *)kind + row * units + u,
                   from + key < end);
     }
-    asm volatile("cp.async.commit_group;" ::: "memory");
+    copies_end();
 }
 
 /* Begins to copy keys from .. end - 1 of a head, as many as there is room for, then values. */
@@ -71,7 +62,7 @@ static __device__ __forceinline__ void take_keys(struct room<DIM> *s, const stru
 /* Until keys are here (LEFT 1), and values (0). */
 template <int LEFT> static __device__ __forceinline__ void keys_wait(void)
 {
-    asm volatile("cp.async.wait_group %0;" ::"n"(LEFT) : "memory");
+    copies_wait<LEFT>();
     __syncthreads();
 }
 

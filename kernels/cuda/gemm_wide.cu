@@ -55,25 +55,6 @@ struct wide {
     unsigned flags;
 };
 
-static __device__ __forceinline__ void copy_unit(uint4 *to, const void *from)
-{
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(
-                     (unsigned)__cvta_generic_to_shared(to)),
-                 "l"(from)
-                 : "memory");
-}
-
-static __device__ __forceinline__ void copies_end(void)
-{
-    asm volatile("cp.async.commit_group;" ::: "memory");
-}
-
-/* Until the oldest of the chunks under way is here. */
-static __device__ __forceinline__ void chunk_wait(void)
-{
-    asm volatile("cp.async.wait_group %0;" ::"n"(CHUNKS - 2) : "memory");
-}
-
 /* What this thread copies: unit threadIdx % 8 of some rows of weights, of both steps; a unit of
  * each fourth row of x in the tile and the step that are the warp's. */
 struct source {
@@ -89,8 +70,8 @@ static __device__ __forceinline__ void copy_weights(struct chunk *c, const struc
 #pragma unroll
         for (int i = 0; i < COPIES; i++) {
             int row = threadIdx.x / UNITS + i * (THREADS / UNITS);
-            copy_unit(&c->w[unit / 4][row / 8][row % 8 * 4 + unit % 4],
-                      s->w[i] + k * UNITS * sizeof(uint4));
+            copy16(&c->w[unit / 4][row / 8][row % 8 * 4 + unit % 4],
+                   s->w[i] + k * UNITS * sizeof(uint4));
         }
 }
 
@@ -104,9 +85,9 @@ static __device__ __forceinline__ void copy_x(struct chunk *c, const struct sour
         for (int i = 0; i < 4; i++) {
             int row = lane / 8 + 4 * i;
             if (row < rows)
-                copy_unit(&c->x[warp % STEPS][warp / STEPS][row / 8 * 2 + unit % 2]
-                               [row % 8 * 4 + unit / 2],
-                          s->x[i] + k * STEPS * STEP);
+                copy16(&c->x[warp % STEPS][warp / STEPS][row / 8 * 2 + unit % 2]
+                            [row % 8 * 4 + unit / 2],
+                       s->x[i] + k * STEPS * STEP);
         }
 }
 
@@ -192,8 +173,8 @@ static __device__ __forceinline__ float4 read_from(const float *p, int rank)
 
 static __device__ __forceinline__ float finish(const struct wide *g, int m, int r, float v)
 {
-    v = activate(v + (g->bias[m] != NULL ? g->bias[m][r] : 0), g->flags);
-    return g->scale != NULL ? v * g->scale[r] : v;
+    v += g->bias[m] != NULL ? g->bias[m][r] : 0;
+    return activate_row(v, g->scale, r, g->flags);
 }
 
 /* This block's share of the sums of its cluster, from row `row` of matrix m, row t of x on. */
@@ -269,8 +250,8 @@ static __global__ void __launch_bounds__(THREADS, 2) k_wide(const __grid_constan
     }
     for (int k = 0; k * STEPS < count; k++) {
         c = &chunks[k % CHUNKS];
-        chunk_wait();
-        __syncwarp(); /* the warp's part of x was copied by all its lanes */
+        copies_wait<CHUNKS - 2>(); /* for the oldest chunk */
+        __syncwarp();              /* the warp's part of x was copied by all its lanes */
         if (rows > 0)
             make_operands<T>(c->x[warp % STEPS][warp / STEPS]);
         __syncthreads();

@@ -109,9 +109,7 @@ static __device__ __forceinline__ void finish(const struct gemv *g, const struct
                                               int n, float v, float old)
 {
     int r = p->r + next;
-    v = activate(v + (g->bias != NULL ? g->bias[r] : 0), g->flags);
-    if (g->scale != NULL)
-        v *= g->scale[r];
+    v = activate_row(v + (g->bias != NULL ? g->bias[r] : 0), g->scale, r, g->flags);
     p->y[(size_t)n * p->rows + next] = v + old;
 }
 

@@ -96,6 +96,52 @@ static __device__ __forceinline__ float activate(float x, unsigned flags)
     return flags & LINEAR_GELU ? gelu(x) : flags & LINEAR_SILU ? silu(x) : x;
 }
 
+/* The same for row r of a product whose scales of rows may be NULL. */
+static __device__ __forceinline__ float activate_row(float v, const float *scale, int r,
+                                                     unsigned flags)
+{
+    v = activate(v, flags);
+    if (scale != NULL)
+        v *= scale[r];
+    return v;
+}
+
+/* Begins to copy 16 bytes to shared memory, past the first-level cache; when nothing is there,
+ * zeros instead. */
+static __device__ __forceinline__ void copy16(void *to, const void *from)
+{
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(
+                     (unsigned)__cvta_generic_to_shared(to)),
+                 "l"(from)
+                 : "memory");
+}
+
+static __device__ __forceinline__ void copy16_if(void *to, const void *from, bool there)
+{
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(
+                     (unsigned)__cvta_generic_to_shared(to)),
+                 "l"(from), "r"(there ? 16 : 0)
+                 : "memory");
+}
+
+/* What this thread has begun to copy since the last call is a group. */
+static __device__ __forceinline__ void copies_end(void)
+{
+    asm volatile("cp.async.commit_group;" ::: "memory");
+}
+
+/* Until all that this thread has begun to copy is there, in groups or not. */
+static __device__ __forceinline__ void copies_wait_all(void)
+{
+    asm volatile("cp.async.wait_all;" ::: "memory");
+}
+
+/* Until no more than LEFT of this thread's groups are under way. */
+template <int LEFT> static __device__ __forceinline__ void copies_wait(void)
+{
+    asm volatile("cp.async.wait_group %0;" ::"n"(LEFT) : "memory");
+}
+
 /* True in the last block of `blocks` that calls it with this counter; what the others wrote before
  * may be read then. The counter is zero again afterwards. */
 static __device__ __forceinline__ bool last_block(unsigned *counter, unsigned blocks)

@@ -89,13 +89,11 @@ static __device__ __forceinline__ int whose(int i, const struct decode *d)
     return (int)__umulhi((unsigned)i, d->inverse);
 }
 
-/* A warp takes row r of gate and up of one of the chosen, or of the shared
- * expert.
+/* A warp takes row r of gate and up of one of the chosen, or of the shared expert.
  *
- * k_down may begin when every block of this kernel has passed
- * dependents_start(). That is behind dependency_wait() here, and block 0 has
- * told the choice: so k_down may read, without waiting for this kernel's end,
- * the choice and all that was there before. */
+ * k_down may begin when every block of this kernel has passed dependents_start(). That is behind
+ * dependency_wait() here, and block 0 has told the choice: so k_down may read, without waiting for
+ * this kernel's end, the choice and all that was there before. */
 template <enum dtype T>
 static __global__ void __launch_bounds__(GEMV_THREADS, GEMV_BLOCKS) k_up(struct decode d)
 {
@@ -233,7 +231,7 @@ static __global__ void __launch_bounds__(GEMV_THREADS, C < 5 ? 4 : 2) k_down(str
             take_h<C>(h, &f, &d);
             waited = true;
         }
-        asm volatile("cp.async.wait_all;" ::: "memory");
+        copies_wait_all();
 #pragma unroll
         for (int r = 0; r < R; r++) {
             float sum = 0;
