@@ -87,8 +87,8 @@ static __global__ void k_pad(uint4 *to, const float *x, size_t count, int h, int
     if (row >= 0 && row < h && col >= 0 && col < w) {
         const float4 *p =
             (const float4 *)x + (((image * h + row) * w + col) * units + i % units) * 2;
-        struct operand o = make_operand<T, false>(p[0], p[1]);
-        v = make_uint4(o.high[0], o.high[1], o.high[2], o.high[3]);
+        operand<1> o = make_operand<T, 1>(p[0], p[1]);
+        v = make_uint4(o.part[0][0], o.part[0][1], o.part[0][2], o.part[0][3]);
     }
     to[i] = v;
 }

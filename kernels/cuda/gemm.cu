@@ -92,16 +92,22 @@ static __device__ __forceinline__ void fetch_row(float4 b[2], const char *x)
         b[1] = *(const float4 *)(x + sizeof(float4));
 }
 
-template <enum dtype T, enum gemm_x X>
-static __device__ __forceinline__ struct operand operand_of(const float4 b[2])
+/* Parts of x. */
+static __host__ __device__ constexpr int parts_of(enum gemm_x how)
 {
-    struct operand o;
+    return how == X_EXACT ? 3 : how == X_SPLIT ? 2 : 1;
+}
+
+template <enum dtype T, enum gemm_x X>
+static __device__ __forceinline__ operand<parts_of(X)> operand_of(const float4 b[2])
+{
+    operand<parts_of(X)> o;
     if (X != X_NARROW)
-        return make_operand<T, X == X_SPLIT>(b[0], b[1]);
-    o.high[0] = __float_as_uint(b[0].x);
-    o.high[1] = __float_as_uint(b[0].y);
-    o.high[2] = __float_as_uint(b[0].z);
-    o.high[3] = __float_as_uint(b[0].w);
+        return make_operand<T, parts_of(X)>(b[0], b[1]);
+    o.part[0][0] = __float_as_uint(b[0].x);
+    o.part[0][1] = __float_as_uint(b[0].y);
+    o.part[0][2] = __float_as_uint(b[0].z);
+    o.part[0][3] = __float_as_uint(b[0].w);
     return o;
 }
 
@@ -146,12 +152,12 @@ static __global__ void __launch_bounds__(THREADS, 2) k_gemm(struct gemm g)
             long offset = more ? tap_offset(&g, (first + step + 1) * STEP) : 0;
 #pragma unroll
             for (int n = 0; n < NT; n++) {
-                struct operand o = operand_of<T, X>(next[n]);
+                operand<parts_of(X)> o = operand_of<T, X>(next[n]);
                 if (more)
                     fetch_row<X>(next[n], x[n] + offset * size);
 #pragma unroll
                 for (int m = 0; m < MT; m++)
-                    multiply<T, X == X_SPLIT>(c[m][n], w[s][2 * m], w[s][2 * m + 1], &o);
+                    multiply<T, parts_of(X)>(c[m][n], w[s][2 * m], w[s][2 * m + 1], &o);
             }
             if (step + AHEAD < count)
                 fetch_weights<MT>(w[s], rows, first + step + AHEAD);
@@ -190,7 +196,9 @@ template <enum dtype T, enum gemm_x X> static void choose(struct cuda *c, const 
 
 template <enum dtype T> static void by_x(struct cuda *c, const struct gemm *g, enum gemm_x how)
 {
-    if (how == X_SPLIT)
+    if (how == X_EXACT)
+        choose<T, X_EXACT>(c, g);
+    else if (how == X_SPLIT)
         choose<T, X_SPLIT>(c, g);
     else if (how == X_ROUND)
         choose<T, X_ROUND>(c, g);
@@ -210,6 +218,7 @@ void cuda_linear_many(struct device *d, float *y, const float *x, int n, const s
                       const float *bias, const float *scale, unsigned flags)
 {
     bool narrow = w->type == DT_BF16 || w->type == DT_F16;
+    bool exact = flags & LINEAR_EXACT;
     if (cuda_linears_wide(cuda_of(d), &y, x, n, &w, &bias, scale, 1, flags))
         return;
     if (!narrow || w->cols % STEP != 0 || (uintptr_t)w->data % sizeof(uint4) != 0 ||
@@ -231,7 +240,7 @@ void cuda_linear_many(struct device *d, float *y, const float *x, int n, const s
     g.bias_rows = w->rows;
     g.scale = scale;
     g.flags = flags;
-    cuda_gemm(cuda_of(d), &g, X_SPLIT);
+    cuda_gemm(cuda_of(d), &g, exact ? X_EXACT : X_SPLIT);
 }
 
 void cuda_linears(struct device *d, float *const *y, const float *x, int n,

@@ -23,8 +23,8 @@ struct gemm {
     unsigned flags;
 };
 
-/* How x meets the weights: in two halves (see mma.cuh), rounded once, or as it is. */
-enum gemm_x { X_SPLIT, X_ROUND, X_NARROW };
+/* How x meets the weights: rounded once, in so many parts (see mma.cuh), or as it is. */
+enum gemm_x { X_NARROW, X_ROUND, X_SPLIT, X_EXACT };
 
 void cuda_gemm(struct cuda *c, const struct gemm *g, enum gemm_x how);
 

@@ -92,7 +92,7 @@ static __device__ __forceinline__ void copy_x(struct chunk *c, const struct sour
 }
 
 /* 16 rows of x into operands, in their place: rows g and g + 8 of the first 16 columns, of the
- * second, as they are renamed (mma.cuh); then the lower halves. */
+ * second, as they are renamed (mma.cuh); then the same of the second part. */
 template <enum dtype T> static __device__ __forceinline__ void make_operands(uint4 x[4][WARP])
 {
     int lane = threadIdx.x % WARP;
@@ -100,11 +100,12 @@ template <enum dtype T> static __device__ __forceinline__ void make_operands(uin
 #pragma unroll
     for (int i = 0; i < 4; i++)
         f[i] = *(const float4 *)&x[i][lane];
-    struct operand a = make_operand<T, true>(f[0], f[1]), b = make_operand<T, true>(f[2], f[3]);
-    x[0][lane] = make_uint4(a.high[0], b.high[0], a.high[1], b.high[1]);
-    x[1][lane] = make_uint4(a.high[2], b.high[2], a.high[3], b.high[3]);
-    x[2][lane] = make_uint4(a.low[0], b.low[0], a.low[1], b.low[1]);
-    x[3][lane] = make_uint4(a.low[2], b.low[2], a.low[3], b.low[3]);
+    operand<2> a = make_operand<T, 2>(f[0], f[1]), b = make_operand<T, 2>(f[2], f[3]);
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const unsigned *u = &a.part[i / 2][i % 2 * 2], *v = &b.part[i / 2][i % 2 * 2];
+        x[i][lane] = make_uint4(u[0], v[0], u[1], v[1]);
+    }
 }
 
 /* One step of this warp: 32 rows of weights, 32 of x. Here x is what mma.cuh calls weights, and the
@@ -314,7 +315,7 @@ bool cuda_linears_wide(struct cuda *c, float *const *y, const float *x, int n,
                        int count, unsigned flags)
 {
     struct wide g = {};
-    if (!fits(c, y, x, n, w, count))
+    if ((flags & LINEAR_EXACT) || !fits(c, y, x, n, w, count))
         return false;
     for (int i = 0; i < count; i++) {
         g.w[i] = w[i]->data;

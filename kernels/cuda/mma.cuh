@@ -10,8 +10,8 @@
  *         B  row g of x,    columns k + 8t .. k + 8t + 7
  *         C  rows g, g + 8 of the weights, rows 2t, 2t + 1 of x
  *
- * x is fp32 in memory. With SPLIT it enters as two 16-bit halves (what the first lost to rounding
- * is the second), so that products are as good as in fp32; without, it is rounded once.
+ * x is fp32 in memory and enters in PARTS parts of 16 bits, each what those before it lost to
+ * rounding. One is x rounded; two of bf16 hold 16 bits of x; three hold all.
  */
 #ifndef PARLEY_KERNELS_CUDA_MMA_CUH
 #define PARLEY_KERNELS_CUDA_MMA_CUH
@@ -51,39 +51,36 @@ template <enum dtype T> static __device__ __forceinline__ unsigned narrow2(float
 }
 
 /* 8 columns of a row of x as the instruction wants them. */
-struct operand {
-    unsigned high[4], low[4];
+template <int PARTS> struct operand {
+    unsigned part[PARTS][4];
 };
 
-template <enum dtype T, bool SPLIT>
-static __device__ __forceinline__ struct operand make_operand(float4 p, float4 q)
+template <enum dtype T, int PARTS>
+static __device__ __forceinline__ operand<PARTS> make_operand(float4 p, float4 q)
 {
-    struct operand b;
-    b.high[0] = narrow2<T>(p.x, p.y);
-    b.high[1] = narrow2<T>(p.z, p.w);
-    b.high[2] = narrow2<T>(q.x, q.y);
-    b.high[3] = narrow2<T>(q.z, q.w);
-    if (SPLIT) {
-        float2 h = widen2<T>(b.high[0]), i = widen2<T>(b.high[1]);
-        float2 j = widen2<T>(b.high[2]), k = widen2<T>(b.high[3]);
-        b.low[0] = narrow2<T>(p.x - h.x, p.y - h.y);
-        b.low[1] = narrow2<T>(p.z - i.x, p.w - i.y);
-        b.low[2] = narrow2<T>(q.x - j.x, q.y - j.y);
-        b.low[3] = narrow2<T>(q.z - k.x, q.w - k.y);
-    }
+    operand<PARTS> b;
+    float2 rest[4] = {make_float2(p.x, p.y), make_float2(p.z, p.w), make_float2(q.x, q.y),
+                      make_float2(q.z, q.w)};
+#pragma unroll
+    for (int k = 0; k < PARTS; k++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            b.part[k][i] = narrow2<T>(rest[i].x, rest[i].y);
+            float2 taken = widen2<T>(b.part[k][i]);
+            rest[i] = make_float2(rest[i].x - taken.x, rest[i].y - taken.y);
+        }
     return b;
 }
 
 /* c += tile of weights (rows g: upper, g + 8: lower) times the operand, 32 columns. */
-template <enum dtype T, bool SPLIT>
+template <enum dtype T, int PARTS>
 static __device__ __forceinline__ void multiply(float *c, uint4 upper, uint4 lower,
-                                                const struct operand *b)
+                                                const operand<PARTS> *b)
 {
-    mma<T>(c, upper.x, lower.x, upper.y, lower.y, b->high[0], b->high[1]);
-    mma<T>(c, upper.z, lower.z, upper.w, lower.w, b->high[2], b->high[3]);
-    if (SPLIT) {
-        mma<T>(c, upper.x, lower.x, upper.y, lower.y, b->low[0], b->low[1]);
-        mma<T>(c, upper.z, lower.z, upper.w, lower.w, b->low[2], b->low[3]);
+#pragma unroll
+    for (int k = 0; k < PARTS; k++) {
+        mma<T>(c, upper.x, lower.x, upper.y, lower.y, b->part[k][0], b->part[k][1]);
+        mma<T>(c, upper.z, lower.z, upper.w, lower.w, b->part[k][2], b->part[k][3]);
     }
 }
 

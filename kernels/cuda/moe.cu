@@ -20,7 +20,7 @@ struct decode {
     const float *a, *logits, *share;
     int count, k, renorm;
     unsigned inverse; /* 2^32 / inner, rounded up */
-    int32_t *ids;     /* of the chosen; given when logits is NULL, else also written */
+    int32_t *ids;     /* of the chosen, below count; given when logits is NULL, else written */
     float *weights;   /* likewise */
     float *h;         /* [k * inner + shared inner] */
     float *y;         /* [hidden] */
@@ -91,9 +91,9 @@ static __device__ __forceinline__ int whose(int i, const struct decode *d)
 
 /* A warp takes row r of gate and up of one of the chosen, or of the shared expert.
  *
- * k_down may begin when every block of this kernel has passed dependents_start(). That is behind
- * dependency_wait() here, and block 0 has told the choice: so k_down may read, without waiting for
- * this kernel's end, the choice and all that was there before. */
+ * k_down may begin when every block of this kernel has passed dependents_start(). By then block 0
+ * has told the choice, so that k_down finds it there and knows which weights to ask for; but only
+ * this kernel's end makes it sure, and k_down looks again then. */
 template <enum dtype T>
 static __global__ void __launch_bounds__(GEMV_THREADS, GEMV_BLOCKS) k_up(struct decode d)
 {
@@ -148,24 +148,43 @@ template <int C> struct columns {
     const uint4 *from[C]; /* of row 0; NULL = none */
     int pitch[C];         /* units of a row */
     int part[C];          /* among the chosen; k = the shared expert */
+    int id[C];            /* of the chosen, as it was read */
 };
 
+template <int C>
+static __device__ __forceinline__ void read_ids(int id[C], const struct columns<C> *f,
+                                                const struct decode *d)
+{
+#pragma unroll
+    for (int c = 0; c < C; c++)
+        id[c] = __ldcg(d->ids + min(f->part[c], d->k - 1));
+}
+
+template <int C> static __device__ __forceinline__ bool same_ids(const int a[C], const int b[C])
+{
+    bool same = true;
+#pragma unroll
+    for (int c = 0; c < C; c++)
+        same = same && a[c] == b[c];
+    return same;
+}
+
+/* Whatever was read, the columns are those of an expert. */
 template <int C>
 static __device__ __forceinline__ void find_columns(struct columns<C> *f, const struct decode *d,
                                                     int units)
 {
-    int each = d->e.inner / UNIT, id[C];
+    int each = d->e.inner / UNIT;
 #pragma unroll
-    for (int c = 0; c < C; c++) {
-        int u = c * GEMV_THREADS + threadIdx.x;
-        f->part[c] = min(whose(u * UNIT, d), d->k);
-        id[c] = __ldcg(d->ids + min(f->part[c], d->k - 1));
-    }
+    for (int c = 0; c < C; c++)
+        f->part[c] = min(whose((c * GEMV_THREADS + threadIdx.x) * UNIT, d), d->k);
+    read_ids<C>(f->id, f, d);
 #pragma unroll
     for (int c = 0; c < C; c++) {
         int u = c * GEMV_THREADS + threadIdx.x, within = u - f->part[c] * each;
         bool own = f->part[c] < d->k;
-        const char *base = own ? d->e.down + id[c] * d->e.step_down : d->shared.down;
+        size_t id = min((unsigned)f->id[c], (unsigned)d->count - 1);
+        const char *base = own ? d->e.down + id * d->e.step_down : d->shared.down;
         f->pitch[c] = own ? each : d->shared.inner / UNIT;
         f->from[c] = u < units ? (const uint4 *)base + within : NULL;
     }
@@ -177,6 +196,19 @@ static __device__ __forceinline__ void send_unit(uint4 *to, const uint4 *from)
                      (unsigned)__cvta_generic_to_shared(to)),
                  "l"(from)
                  : "memory");
+}
+
+/* Units of `count` rows from `first` on, to ws[r][c][threadIdx.x]. */
+template <int R, int C>
+static __device__ __forceinline__ void send_rows(uint4 (*ws)[C][GEMV_THREADS],
+                                                 const struct columns<C> *f, int first, int count)
+{
+#pragma unroll
+    for (int c = 0; c < C; c++)
+#pragma unroll
+        for (int r = 0; r < R; r++)
+            if (r < count && f->from[c] != NULL)
+                send_unit(&ws[r][c][threadIdx.x], f->from[c] + (size_t)(first + r) * f->pitch[c]);
 }
 
 /* A thread's part of h to registers, times the experts' weights; zeros behind the end. */
@@ -212,25 +244,27 @@ static __global__ void __launch_bounds__(GEMV_THREADS, C < 5 ? 4 : 2) k_down(str
     int units = (d.k * d.e.inner + d.shared.inner) / UNIT, warp = threadIdx.x / WARP;
     struct columns<C> f;
     float4 h[2 * C];
+    int id[C];
     bool waited = false;
     find_columns<C>(&f, &d, units);
     for (int first = blockIdx.x * R; first < d.e.hidden; first += gridDim.x * R) {
         int count = min(R, d.e.hidden - first);
         float old = 0;
-#pragma unroll
-        for (int c = 0; c < C; c++)
-#pragma unroll
-            for (int r = 0; r < R; r++)
-                if (r < count && f.from[c] != NULL)
-                    send_unit(&ws[r][c][threadIdx.x], f.from[c] + (size_t)(first + r) * f.pitch[c]);
-        if (warp < count && threadIdx.x % WARP == 0)
-            old = __ldcg(d.y + first + warp);
+        send_rows<R, C>(ws, &f, first, count);
         if (!waited) {
             dependents_start();
             dependency_wait();
+            read_ids<C>(id, &f, &d);
             take_h<C>(h, &f, &d);
+            if (!same_ids<C>(id, f.id)) { /* the choice was read before it was there */
+                copies_wait_all();
+                find_columns<C>(&f, &d, units);
+                send_rows<R, C>(ws, &f, first, count);
+            }
             waited = true;
         }
+        if (warp < count && threadIdx.x % WARP == 0)
+            old = d.y[first + warp];
         copies_wait_all();
 #pragma unroll
         for (int r = 0; r < R; r++) {
@@ -351,6 +385,7 @@ void cuda_experts(struct device *d, float *y, const float *x, int n, const struc
         return;
     }
     one.a = x;
+    one.count = experts;
     one.k = k;
     one.ids = (int32_t *)(uintptr_t)ids;
     one.weights = (float *)(uintptr_t)weights;

@@ -108,9 +108,9 @@ static __device__ __forceinline__ void product(float *sums, const struct work *k
                 if (n >= k->tiles)
                     break;
                 const float4 *p = (const float4 *)(k->x[n] + (k->first + step) * STEP);
-                struct operand b = make_operand<T, true>(p[0], p[1]);
-                multiply<T, true>(c[0][n], now[0], now[1], &b);
-                multiply<T, true>(c[1][n], now[2], now[3], &b);
+                operand<2> b = make_operand<T, 2>(p[0], p[1]);
+                multiply<T, 2>(c[0][n], now[0], now[1], &b);
+                multiply<T, 2>(c[1][n], now[2], now[3], &b);
             }
         }
     }

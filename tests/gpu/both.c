@@ -163,11 +163,12 @@ __attribute__((format(printf, 1, 2))) static void fail(const char *format, ...)
     va_end(args);
 }
 
-void close_to(struct both y, size_t n, double bar, const char *what, int a, int b, int c)
+static void compare(struct both y, size_t n, double top, double bar, const char *what, int a, int b,
+                    int c)
 {
     float *got = malloc(n * sizeof(*got));
     const float *want = y.host;
-    double top = 1e-30, worst = 0;
+    double worst = 0;
     size_t at = 0;
     gpu->op->get(gpu, got, y.device, n * sizeof(*got));
     for (size_t i = 0; i < n; i++)
@@ -185,6 +186,16 @@ void close_to(struct both y, size_t n, double bar, const char *what, int a, int 
         fail("%s (%d, %d, %d): element %zu of %zu is %g, the twin has %g (error %.2e, bar %.0e)",
              what, a, b, c, at, n, (double)got[at], (double)want[at], worst, bar);
     free(got);
+}
+
+void close_to(struct both y, size_t n, double bar, const char *what, int a, int b, int c)
+{
+    compare(y, n, 1e-30, bar, what, a, b, c);
+}
+
+void close_sums(struct both y, size_t n, double term, double bar, const char *what, int a, int b)
+{
+    compare(y, n, term, bar, what, a, b, 0);
 }
 
 void same_ints(struct both y, size_t n, const char *what, int a, int b, int c)

@@ -48,6 +48,8 @@ struct weights matrix(enum dtype type, int rows, int cols);
 
 /* |device - host| <= bar * max |host|, no NaN; counted and, when it fails, told with a, b, c. */
 void close_to(struct both y, size_t n, double bar, const char *what, int a, int b, int c);
+/* The same for sums of terms of size `term`, which may cancel: relative to that at least. */
+void close_sums(struct both y, size_t n, double term, double bar, const char *what, int a, int b);
 void same_ints(struct both y, size_t n, const char *what, int a, int b, int c);
 
 #endif

@@ -6,8 +6,8 @@
  * prints one line per stage: the largest error relative to the golden's largest value, and its bar.
  * Two passes: weights widened to fp32, greedy and free-running (bar 2e-4, ids and codes equal);
  * weights in bf16 as they lie, forced along the golden's tokens and codes (bar: 1.5 times the
- * reference's own bf16 error at that stage). --brief, for tools that slow a program down a hundred
- * times, is a part of the second pass.
+ * reference's own bf16 error at that stage). --brief, for tools that slow a program down a
+ * thousand times, is the beginning of each stage of the second pass.
  */
 #include <math.h>
 #include <stdio.h>
@@ -211,6 +211,7 @@ int main(int argc, char **argv)
     }
     if (missing(device))
         return 77;
+    setvbuf(stdout, NULL, _IOLBF, 0); /* whoever stops a slow run sees how far it came */
     MUST(golden_open(&r.g, argv[1], &why));
     snprintf(path, sizeof(path), "%s/question.wav", argv[1]);
     MUST(sound_file_read(&r.pcm, &r.samples, path, &why));

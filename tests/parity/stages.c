@@ -9,6 +9,8 @@
 #define BAR        2e-4
 #define BF16_RATIO 1.5
 
+enum { BRIEF = 4 }; /* words and frames: a recorded step is done, recorded, replayed twice */
+
 void die(struct problems *why, const char *what)
 {
     for (size_t i = 0; i < why->n; i++)
@@ -88,6 +90,12 @@ void hear(struct run *r, size_t piece)
     MUST(engine_answer(r->s.engine, &why));
 }
 
+/* Of so many words or frames, those to be looked at. */
+static size_t some(const struct run *r, size_t n)
+{
+    return r->brief && n > BRIEF ? BRIEF : n;
+}
+
 void check_question(struct run *r)
 {
     size_t n, bins = golden_dim(&r->g, "mel", 0), frames = golden_dim(&r->g, "mel", 1);
@@ -134,6 +142,7 @@ void check_words(struct run *r, const char *stage, const char *logits_name, cons
 {
     size_t steps, vocab = golden_dim(&r->g, logits_name, 1);
     const int32_t *want = golden_i32(&r->g, ids_name, &steps);
+    steps = some(r, steps);
     float *logits = malloc(steps * vocab * sizeof(float));
     int32_t *ids = calloc(steps, sizeof(*ids));
     for (size_t i = 0; i < steps; i++) {
@@ -158,7 +167,7 @@ void check_speech(struct run *r, const char *hidden_name, const char *codes_name
     size_t words, total, groups = golden_dim(&r->g, codes_name, 1);
     const int32_t *ids = golden_i32(&r->g, ids_name, &words);
     const int32_t *want = golden_i32(&r->g, codes_name, &total);
-    size_t frames = total / groups, hidden = golden_dim(&r->g, hidden_name, 1);
+    size_t frames = some(r, total / groups), hidden = golden_dim(&r->g, hidden_name, 1);
     size_t vocab = golden_dim(&r->g, "code0_logits", 1);
     float *h = calloc(frames, hidden * sizeof(float)), *l = calloc(frames, vocab * sizeof(float));
     int32_t *codes = calloc(total, sizeof(*codes));
@@ -178,7 +187,7 @@ void check_speech(struct run *r, const char *hidden_name, const char *codes_name
     if (logits_too)
         compare(r, "code0_logits", "code0_logits", l, frames * vocab);
     if (r->exact)
-        compare_ids(r, codes_name, codes, want, total);
+        compare_ids(r, codes_name, codes, want, frames * groups);
     free(h);
     free(l);
     free(codes);
@@ -189,7 +198,7 @@ static float *decode(struct run *r, const char *codes_name, int step, size_t *sa
 {
     size_t total, groups = golden_dim(&r->g, codes_name, 1);
     const int32_t *codes = golden_i32(&r->g, codes_name, &total);
-    int frames = (int)(total / groups);
+    int frames = (int)some(r, total / groups);
     float *pcm = calloc((size_t)frames, r->s.model->config.code2wav.frame_samples * sizeof(float));
     *samples = 0;
     code2wav_reset(r->s.code2wav);
@@ -207,11 +216,11 @@ void check_sound(struct run *r, const char *codes_name, const char *wave_name)
     float *single = decode(r, codes_name, 1, &samples);
     float *once = decode(r, codes_name, 1 << 20, &all);
     golden_f32(&r->g, wave_name, &count);
-    size_t frames = golden_dim(&r->g, codes_name, 0);
+    size_t frames = some(r, golden_dim(&r->g, codes_name, 0));
     const struct code2wav_config *c = &r->s.model->config.code2wav;
     line(r, "wave length",
          fabs((double)samples - (double)(frames * c->frame_samples - code2wav_delay(c))), 0);
-    if (samples != count || all != count)
+    if (samples != all || (samples != count && !r->brief))
         line(r, "wave length as golden", 1, 0);
     else
         compare(r, wave_name, wave_name, single, samples);

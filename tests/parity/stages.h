@@ -22,8 +22,8 @@ struct run {
     struct session s;
     const char *shape, *pass;
     const char *system; /* text before the question, NULL = none */
-    bool brief;
-    bool exact; /* the fp32 pass, free-running; else forced along the golden's tokens */
+    bool brief;         /* few words, few frames of each stage */
+    bool exact;         /* the fp32 pass, free-running; else forced along the golden's tokens */
     float *pcm;
     size_t samples;
     int failed, checked;
