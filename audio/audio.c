@@ -222,21 +222,32 @@ static const struct audio_device_kind *find_kind(const struct audio_device_kind 
     return NULL;
 }
 
-static int name_half(struct half *h, const char *name, const struct audio_device_kind *const *kinds,
-                     struct problems *why)
+/* The parts of "KIND:REST"; `option` is whose name it is, for the sentence. */
+static int split_name(const struct audio_device_kind **kind, const char **rest, const char *option,
+                      const char *name, const struct audio_device_kind *const *kinds,
+                      struct problems *why)
 {
-    const char *option = h->direction == AUDIO_CAPTURE ? "microphone" : "loudspeaker";
     size_t length = strcspn(name, ":");
-    h->kind = find_kind(kinds, name, length);
-    if (h->kind == NULL)
+    *kind = find_kind(kinds, name, length);
+    if (*kind == NULL)
         return problem_add(why, -EINVAL,
                            "%s '%s': no such kind of device, expected alsa:NAME, portaudio:NAME, "
                            "wav:PATH or null",
                            option, name);
-    const char *rest = name[length] == ':' ? name + length + 1 : "";
-    if (strlen(rest) >= sizeof(h->name))
-        return problem_add(why, -EINVAL, "%s: its name is longer than %zu bytes", option,
-                           sizeof(h->name) - 1);
+    *rest = name[length] == ':' ? name + length + 1 : "";
+    if (strlen(*rest) >= AUDIO_NAME)
+        return problem_add(why, -EINVAL, "%s: its name is longer than %d bytes", option,
+                           AUDIO_NAME - 1);
+    return 0;
+}
+
+static int name_half(struct half *h, const char *name, const struct audio_device_kind *const *kinds,
+                     struct problems *why)
+{
+    const char *option = h->direction == AUDIO_CAPTURE ? "microphone" : "loudspeaker", *rest;
+    int err = split_name(&h->kind, &rest, option, name, kinds, why);
+    if (err < 0)
+        return err;
     memcpy(h->name, rest, strlen(rest) + 1);
     bool can = h->kind != &audio_alsa && h->kind != &audio_portaudio;
     if (h->a->unpaced && !can)
@@ -329,11 +340,19 @@ int audio_open_kinds(struct audio **ret, const struct audio_opts *o,
     return 0;
 }
 
+static const struct audio_device_kind *const all_kinds[] = {&audio_alsa, &audio_portaudio,
+                                                            &audio_wav, &audio_null, NULL};
+
+int audio_check(const char *name, struct problems *why)
+{
+    const struct audio_device_kind *kind;
+    const char *rest;
+    return split_name(&kind, &rest, "device", name, all_kinds, why);
+}
+
 int audio_open(struct audio **ret, const struct audio_opts *o, struct problems *why)
 {
-    const struct audio_device_kind *const kinds[] = {&audio_alsa, &audio_portaudio, &audio_wav,
-                                                     &audio_null, NULL};
-    return audio_open_kinds(ret, o, kinds, why);
+    return audio_open_kinds(ret, o, all_kinds, why);
 }
 
 void audio_close(struct audio *a)
@@ -462,16 +481,14 @@ void audio_stats(const struct audio *a, struct audio_stats *s)
 
 int audio_list(FILE *out)
 {
-    const struct audio_device_kind *const kinds[] = {&audio_alsa, &audio_portaudio, &audio_wav,
-                                                     &audio_null};
     struct pa_host *host;
     int err = pa_host_open(&host);
     if (err < 0)
         return err;
     for (int d = 0; d < 2; d++) {
         fprintf(out, d == AUDIO_CAPTURE ? "microphones:\n" : "loudspeakers:\n");
-        for (size_t k = 0; k < ARRAY_LEN(kinds); k++)
-            kinds[k]->list(out, (enum audio_direction)d, host);
+        for (size_t k = 0; all_kinds[k] != NULL; k++)
+            all_kinds[k]->list(out, (enum audio_direction)d, host);
     }
     pa_host_close(host);
     return 0;

@@ -35,6 +35,9 @@ struct audio_opts {
     struct player *player;
 };
 
+/* Whether `name` makes sense as a device; it is not looked for. 0, or -EINVAL and a sentence. */
+int audio_check(const char *name, struct problems *why);
+
 /* -ENODEV and a sentence that names the devices that exist, -EBUSY, -EINVAL for a rate or a name
  * that makes no sense. */
 int audio_open(struct audio **ret, const struct audio_opts *o, struct problems *why);

@@ -140,15 +140,21 @@ static int open_parts(struct ear *e, const struct ear_opts *o)
     return e->checked == NULL || e->down == NULL ? -ENOMEM : 0;
 }
 
+bool ear_takes(int rate)
+{
+    return rate >= EAR_RATE && rate <= RATE_MAX && rate % 100 == 0 && resample_can(rate, EAR_RATE);
+}
+
 int ear_open(struct ear **ret, const struct ear_opts *o, struct problems *why)
 {
     const struct ear_opts none = {0};
     if (o == NULL)
         o = &none;
     int rate = o->rate != 0 ? o->rate : 48000;
-    if (rate < EAR_RATE || rate > RATE_MAX || rate % 100 != 0)
+    if (!ear_takes(rate))
         return problem_add(why, -EINVAL,
-                           "ear: rate: found %d Hz, expected 16000 to 192000 in steps of 100",
+                           "ear: rate: found %d Hz, expected 16000 to 192000 in steps of 100 "
+                           "(beyond 64000: of 400)",
                            rate);
     struct ear *e = calloc(1, sizeof(*e));
     if (e == NULL)
@@ -157,8 +163,6 @@ int ear_open(struct ear **ret, const struct ear_opts *o, struct problems *why)
     e->no_cancel = o->no_cancel;
     ear_delay(e, o->delay_ms);
     int err = open_parts(e, o);
-    if (err == -EINVAL)
-        problem_add(why, err, "ear: no way from %d Hz to %d", rate, EAR_RATE);
     if (err < 0) {
         ear_close(e);
         return err;

@@ -52,6 +52,11 @@ struct ear_frame {
     int clipped;             /* samples at full scale */
 };
 
+/* Such a rate can be turned into EAR_RATE: 16000 to 192000 in steps of 100, beyond 64000 of 400
+ * (and some more). */
+bool ear_takes(int rate);
+
+/* 0, -EINVAL for a rate that ear_takes denies, -ENOMEM. */
 int ear_open(struct ear **ret, const struct ear_opts *o, struct problems *why);
 
 /* Samples at EAR_RATE by which `clean` and `raw` lag behind the microphone. */

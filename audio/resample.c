@@ -68,9 +68,17 @@ static void make_row(float *row, int half, double frac, double cutoff)
         }
 }
 
-int resample_open(struct resample **ret, int from, int to)
+bool resample_can(int from, int to)
 {
     if (from <= 0 || to <= 0)
+        return false;
+    int common = divisor(from, to);
+    return to / common <= UP_MAX && from / common <= UP_MAX;
+}
+
+int resample_open(struct resample **ret, int from, int to)
+{
+    if (!resample_can(from, to))
         return -EINVAL;
     int common = divisor(from, to);
     struct resample *r = calloc(1, sizeof(*r));
@@ -78,10 +86,6 @@ int resample_open(struct resample **ret, int from, int to)
         return -ENOMEM;
     r->up = to / common;
     r->down = from / common;
-    if (r->up > UP_MAX || r->down > UP_MAX) {
-        free(r);
-        return -EINVAL;
-    }
     double slower = fmin(1.0, (double)to / from);
     r->half = ((int)ceil(HALF / slower) + LANES - 1) / LANES * LANES;
     size_t width = 2 * (size_t)r->half;

@@ -15,12 +15,16 @@
 #ifndef PARLEY_AUDIO_RESAMPLE_H
 #define PARLEY_AUDIO_RESAMPLE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 struct resample;
 
-/* 0; -EINVAL for rates whose ratio is not of small numbers (up to 640); -ENOMEM. */
+/* The ratio of two rates is of small numbers (up to 640). */
+bool resample_can(int from, int to);
+
+/* 0; -EINVAL for rates that resample_can denies; -ENOMEM. */
 int resample_open(struct resample **ret, int from, int to);
 
 /* Input samples that have to follow before an output is made. */

@@ -26,7 +26,6 @@ enum {
     SAFE_RETRY_S = 900,  /* safe mode tries again after */
     STOP_DEADLINE_S = 2, /* a thread that does not end by then is left behind */
     LANGUAGE_ROOM = 128,
-    SYSTEM_MAX = 65536,
 };
 
 /* -- Words ------------------------------------------------------------------------------------ */
@@ -474,7 +473,7 @@ static int read_system(struct appliance *a, struct problems *why)
     char *text = NULL;
     size_t n = 0;
     if (a->conf.system_file[0] != '\0') {
-        int err = read_file(&text, &n, a->conf.system_file, SYSTEM_MAX);
+        int err = read_file(&text, &n, a->conf.system_file, CONF_SYSTEM_MAX);
         if (err < 0)
             return problem_add(why, err, "[speech] system_file: %s: %s", a->conf.system_file,
                                strerror(-err));

@@ -106,6 +106,20 @@ static int look_again(struct buttons *b)
     return sd_event_source_set_enabled(b->retry, SD_EVENT_ONESHOT);
 }
 
+/* Its code, -1 = none, -2 = there is no such key. */
+static int key_code(const char *name)
+{
+    if (name == NULL || name[0] == '\0')
+        return -1;
+    int code = libevdev_event_code_from_name(EV_KEY, name);
+    return code >= 0 ? code : -2;
+}
+
+bool buttons_key(const char *name)
+{
+    return key_code(name) != -2;
+}
+
 int buttons_open(struct buttons **ret, const struct buttons_opts *o, struct problems *why)
 {
     struct buttons *b = calloc(1, sizeof(*b));
@@ -115,9 +129,8 @@ int buttons_open(struct buttons **ret, const struct buttons_opts *o, struct prob
     b->fd = -1;
     int err = 0;
     for (int i = 0; i < BUTTONS; i++) {
-        bool named = o->keys[i] != NULL && o->keys[i][0] != '\0';
-        b->code[i] = named ? libevdev_event_code_from_name(EV_KEY, o->keys[i]) : -1;
-        if (named && b->code[i] < 0)
+        b->code[i] = key_code(o->keys[i]);
+        if (!buttons_key(o->keys[i]))
             err = problem_add(why, -EINVAL,
                               "[buttons] found '%s', expected the name of a key as KEY_MICMUTE",
                               o->keys[i]);

@@ -32,7 +32,10 @@ struct buttons_opts {
     void *ctx;
 };
 
-/* -EINVAL for a key that has no such name. A device that is not there is looked for. */
+/* There is a key of this name; "" and NULL are none, and fine. */
+bool buttons_key(const char *name);
+
+/* -EINVAL for a name that buttons_key denies. A device that is not there is looked for. */
 int buttons_open(struct buttons **ret, const struct buttons_opts *o, struct problems *why);
 
 /* The device is there. */

@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "base/util.h"
+#include "daemon/conf_check.h"
 
 enum { FILE_MAX_BYTES = 1 << 20 };
 
@@ -28,6 +29,12 @@ enum { FILE_MAX_BYTES = 1 << 20 };
     ROW(sec, key, CONF_TEXT, field, std, 0, 0, NULL, live, text)
 #define INT(sec, key, field, std, lo, hi, live, text)                                              \
     ROW(sec, key, CONF_INT, field, std, lo, hi, NULL, live, text)
+/* With what `accepts` says in words: a check of the value, a look at the file it names. */
+#define NAMED(sec, key, field, std, checked, looked, words, text)                                  \
+    {                                                                                              \
+        .section = sec, .name = key, .type = CONF_TEXT, .at = offsetof(struct conf, field),        \
+        .standard = std, .check = checked, .look = looked, .accepts = words, .help = text          \
+    }
 #define BOOL(sec, key, field, std, live, text)                                                     \
     ROW(sec, key, CONF_BOOL, field, std, 0, 0, NULL, live, text)
 #define CHOICE(sec, key, field, std, names, live, text)                                            \
@@ -37,11 +44,16 @@ enum { FILE_MAX_BYTES = 1 << 20 };
 #define TURN_SHARE(key, std, text)                                                                 \
     ROW("turn", #key, CONF_REAL, turn.key, std, 0.001, 1, NULL, false, text)
 
+#define SOUND  "alsa:NAME, portaudio:NAME, wav:PATH or null:"
+#define BUTTON "the name of a key as KEY_MICMUTE, or nothing"
+
 /* In the order of the file. The defaults of [turn] are those of turn.h; a test compares them. */
 static const struct conf_key keys[] = {
-    TEXT("model", "path", model, "/var/lib/parley/models/current", false,
-         "checkpoint directory; `parley model use NAME` points `current` somewhere else"),
-    TEXT("model", "device", device, "auto", false, "auto, cpu, plain, cuda or cuda:N"),
+    NAMED("model", "path", model, "/var/lib/parley/models/current", NULL, conf_look_model,
+          "a directory with a model",
+          "checkpoint directory; `parley model use NAME` points `current` somewhere else"),
+    NAMED("model", "device", device, "auto", conf_check_device, NULL,
+          "auto, cpu, cpu:ISA, plain, cuda or cuda:N", "what computes; auto: a GPU if it can"),
     INT("model", "threads", threads, "0", 0, 1024, false,
         "threads of the CPU device; 0 = one per processor"),
     INT("model", "context", context, "8192", 16, 1 << 20, false,
@@ -50,10 +62,20 @@ static const struct conf_key keys[] = {
     BOOL("model", "paging", paging, "no", false,
          "run even if the weights do not fit in memory (slow)"),
 
-    TEXT("audio", "capture", capture, "alsa:default", false,
-         "microphone; `parley talk --devices` names what is there"),
-    TEXT("audio", "playback", playback, "alsa:default", false, "loudspeaker"),
-    INT("audio", "rate", rate, "48000", 16000, 192000, false, "samples a second of both"),
+    NAMED("audio", "capture", capture, "alsa:default", conf_check_sound, NULL, SOUND,
+          "microphone; `parley talk --devices` names what is there"),
+    NAMED("audio", "playback", playback, "alsa:default", conf_check_sound, NULL, SOUND,
+          "loudspeaker"),
+    {.section = "audio",
+     .name = "rate",
+     .type = CONF_INT,
+     .at = offsetof(struct conf, rate),
+     .standard = "48000",
+     .min = 16000,
+     .max = 192000,
+     .check = conf_check_rate,
+     .accepts = "a whole number from 16000 to 192000 in steps of 100 (beyond 64000: of 400)",
+     .help = "samples a second of both"},
     BOOL("audio", "realtime", realtime, "yes", false, "ask for real-time priority"),
     BOOL("audio", "echo_cancel", echo_cancel, "yes", false,
          "remove our own voice from the microphone; no if the device does it"),
@@ -62,14 +84,14 @@ static const struct conf_key keys[] = {
     INT("audio", "delay_ms", delay_ms, "0", 0, 500, false,
         "from loudspeaker to microphone beyond what the devices report; rather too low"),
     INT("audio", "volume", volume, "100", 0, 100, true, "of replies and earcons, in per cent"),
-    TEXT("audio", "vad", vad, "", false,
-         "weights of the voice detector; empty = the installed ones"),
+    NAMED("audio", "vad", vad, "", NULL, conf_look_vad, "a file",
+          "weights of the voice detector; empty = the installed ones"),
 
     TEXT("speech", "speaker", speaker, "", false, "voice of the replies; empty = the model's own"),
     TEXT("speech", "language", language, "", false,
          "language that people will speak, in English (`German`); empty = not told to the model"),
-    TEXT("speech", "system_file", system_file, "", false,
-         "file with the system text of every conversation; empty = none"),
+    NAMED("speech", "system_file", system_file, "", NULL, conf_look_system, "a file",
+          "the system text of every conversation; empty = none"),
 
     TURN_MS(preroll_ms, "300", "heard before speech begins"),
     TURN_MS(min_speech_ms, "200", "less speech is no turn"),
@@ -108,12 +130,16 @@ static const struct conf_key keys[] = {
 
     TEXT("buttons", "device", buttons, "", false,
          "input device, e.g. /dev/input/by-path/platform-gpio-keys-event; empty = none"),
-    TEXT("buttons", "mute", mute_key, "KEY_MICMUTE", false, "key that mutes and unmutes"),
-    TEXT("buttons", "stop", stop_key, "KEY_STOP", false, "key that ends a reply"),
-    TEXT("buttons", "talk", talk_key, "KEY_VOICECOMMAND", false, "key that opens a conversation"),
+    NAMED("buttons", "mute", mute_key, "KEY_MICMUTE", conf_check_key, NULL, BUTTON,
+          "key that mutes and unmutes"),
+    NAMED("buttons", "stop", stop_key, "KEY_STOP", conf_check_key, NULL, BUTTON,
+          "key that ends a reply"),
+    NAMED("buttons", "talk", talk_key, "KEY_VOICECOMMAND", conf_check_key, NULL, BUTTON,
+          "key that opens a conversation"),
 
-    TEXT("control", "socket", socket, "/run/parley/control.sock", false,
-         "Unix socket of `parley ctl`, unless the service manager hands one over"),
+    NAMED("control", "socket", socket, "/run/parley/control.sock", conf_check_socket, NULL,
+          "a path of at most 107 characters",
+          "Unix socket of `parley ctl`, unless the service manager hands one over"),
     TEXT("control", "group", group, "parley", false,
          "members may use the socket, beside root and parleyd's own user"),
 
@@ -132,6 +158,10 @@ const struct conf_key *conf_keys(size_t *n)
 
 const char *conf_accepts(const struct conf_key *k, char *text, size_t size)
 {
+    if (k->accepts != NULL) {
+        snprintf(text, size, "%s", k->accepts);
+        return text;
+    }
     switch (k->type) {
     case CONF_INT:
         snprintf(text, size, "a whole number from %.0f to %.0f", k->min, k->max);
@@ -252,6 +282,7 @@ struct reading {
     const char *name, *at, *end; /* of the text */
     int line;
     int line_of[ARRAY_LEN(keys)]; /* where it was set, 0 = not yet */
+    bool look;                    /* at the files that values name */
     int err;
     struct problems *why;
 };
@@ -386,6 +417,23 @@ static int no_such_key(struct reading *r, const char *section, const char *name)
     return fault(r, -EINVAL, text);
 }
 
+/* What others know of a value. Negative errno, and the sentence is told. */
+static int ask(struct reading *r, const struct conf_key *k, const char *value)
+{
+    char text[512], accepts[128];
+    struct problems own = {0};
+    int err = k->check != NULL ? k->check(value, &own) : 0;
+    if (err == 0 && r->look && k->look != NULL)
+        err = k->look(value, &own);
+    if (err < 0 && own.n > 0)
+        snprintf(text, sizeof(text), "[%s] %s: %s", k->section, k->name, own.text[0]);
+    else
+        snprintf(text, sizeof(text), "[%s] %s: found '%s', expected %s", k->section, k->name, value,
+                 conf_accepts(k, accepts, sizeof(accepts)));
+    problems_free(&own);
+    return err < 0 ? fault(r, err, err == -ENOMEM ? "not enough memory" : text) : 1;
+}
+
 /* inih's handler: one key. */
 static int take(void *reading, const char *section, const char *name, const char *value)
 {
@@ -404,7 +452,7 @@ static int take(void *reading, const char *section, const char *name, const char
     *line = r->line;
     int err = set(r->conf, k, value);
     if (err == 0)
-        return 1;
+        return ask(r, k, value);
     snprintf(text, sizeof(text), "[%s] %s: found '%s', expected %s", section, name, value,
              conf_accepts(k, accepts, sizeof(accepts)));
     return fault(r, err, err == -ENOMEM ? "not enough memory" : text);
@@ -424,22 +472,27 @@ static void check_together(struct reading *r)
     problems_free(&why);
 }
 
+static int parse(struct reading *r)
+{
+    int err = conf_init(r->conf);
+    if (err < 0)
+        return problem_add(r->why, err, "%s: not enough memory", r->name);
+    int line = ini_parse_stream(next_line, r, take, r);
+    if (line != 0 && r->err == 0) { /* a line that only inih stumbles over: `volume 80 ; a = b` */
+        r->line = line;
+        fault(r, line > 0 ? -EINVAL : -ENOMEM, "expected key = value");
+    }
+    if (r->err == 0)
+        check_together(r);
+    if (r->err < 0)
+        conf_free(r->conf);
+    return r->err;
+}
+
 int conf_parse(struct conf *c, const char *text, size_t n, const char *name, struct problems *why)
 {
     struct reading r = {.conf = c, .name = name, .at = text, .end = text + n, .why = why};
-    int err = conf_init(c);
-    if (err < 0)
-        return problem_add(why, err, "%s: not enough memory", name);
-    int line = ini_parse_stream(next_line, &r, take, &r);
-    if (line != 0 && r.err == 0) { /* a line that only inih stumbles over: `volume 80 ; a = b` */
-        r.line = line;
-        fault(&r, line > 0 ? -EINVAL : -ENOMEM, "expected key = value");
-    }
-    if (r.err == 0)
-        check_together(&r);
-    if (r.err < 0)
-        conf_free(c);
-    return r.err;
+    return parse(&r);
 }
 
 int conf_load(struct conf *c, const char *path, struct problems *why)
@@ -451,7 +504,9 @@ int conf_load(struct conf *c, const char *path, struct problems *why)
         return problem_add(why, err, "%s: found more than %d bytes", path, FILE_MAX_BYTES);
     if (err < 0)
         return problem_add(why, err, "%s: %s", path, strerror(-err));
-    err = conf_parse(c, text, n, path, why);
+    struct reading r = {
+        .conf = c, .name = path, .at = text, .end = text + n, .why = why, .look = true};
+    err = parse(&r);
     free(text);
     return err;
 }
@@ -468,7 +523,7 @@ void conf_write(FILE *f)
         if (i == 0 || strcmp(k->section, keys[i - 1].section) != 0)
             fprintf(f, "\n[%s]\n", k->section);
         fprintf(f, "\n# %s%s\n", k->help, k->reload ? " (reload)" : "");
-        if (k->type != CONF_TEXT)
+        if (k->type != CONF_TEXT || k->accepts != NULL)
             fprintf(f, "# %s\n", conf_accepts(k, accepts, sizeof(accepts)));
         fprintf(f, "#%s =%s%s\n", k->name, k->standard[0] != '\0' ? " " : "", k->standard);
     }

@@ -327,9 +327,10 @@ static bool answered(const struct sockaddr_un *address)
 static int listen_at(struct control_socket *s, const char *path, struct problems *why)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
-    if (strlen(path) >= sizeof(address.sun_path))
-        return problem_add(why, -ENAMETOOLONG, "%s: expected a socket of at most %zu characters",
-                           path, sizeof(address.sun_path) - 1);
+    _Static_assert(CONTROL_PATH_MAX == sizeof(address.sun_path) - 1, "the kernel's limit");
+    if (strlen(path) > CONTROL_PATH_MAX)
+        return problem_add(why, -ENAMETOOLONG, "%s: expected a socket of at most %d characters",
+                           path, CONTROL_PATH_MAX);
     memcpy(address.sun_path, path, strlen(path));
     if (answered(&address))
         return problem_add(why, -EADDRINUSE, "%s: another parleyd answers there", path);

@@ -19,7 +19,11 @@
 #include "base/problem.h"
 #include "daemon/control.h"
 
-enum { CONTROL_CLIENTS = 16, CONTROL_QUEUE_MAX = 262144 };
+enum {
+    CONTROL_CLIENTS = 16,
+    CONTROL_QUEUE_MAX = 262144,
+    CONTROL_PATH_MAX = 107, /* bytes that the kernel takes as a socket's name */
+};
 
 struct control_socket;
 

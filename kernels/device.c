@@ -29,13 +29,25 @@ static int unknown(const char *name, struct problems *why)
                        name, list);
 }
 
-#ifndef PARLEY_CUDA
+#ifdef PARLEY_CUDA
+static int cuda_built(int ordinal, struct problems *why)
+{
+    (void)ordinal;
+    (void)why;
+    return 0;
+}
+#else
+static int cuda_built(int ordinal, struct problems *why)
+{
+    return problem_add(why, -EINVAL,
+                       "device cuda:%d: this program was built without a CUDA toolkit", ordinal);
+}
+
 int cuda_open(struct device **ret, int ordinal, const struct device_opts *o, struct problems *why)
 {
     (void)ret;
     (void)o;
-    return problem_add(why, -EINVAL,
-                       "device cuda:%d: this program was built without a CUDA toolkit", ordinal);
+    return cuda_built(ordinal, why);
 }
 
 void cuda_close(struct device *d)
@@ -67,22 +79,31 @@ static bool is_cuda(const char *name, int *ordinal)
     return *end == '\0';
 }
 
+int device_check(const char *name, struct problems *why)
+{
+    int gpu;
+    if (is_cuda(name, &gpu))
+        return cuda_built(gpu, why);
+    if (strcmp(name, "auto") == 0 || strcmp(name, "plain") == 0 || strcmp(name, "cpu") == 0)
+        return 0;
+    bool can = strncmp(name, "cpu:", 4) == 0 && vec_find(name + 4) != NULL;
+    return can ? 0 : unknown(name, why);
+}
+
 int device_open(struct device **ret, const struct device_opts *o, struct problems *why)
 {
     const char *name = o->name ? o->name : "auto";
-    int gpu = 0;
+    int gpu = 0, err = device_check(name, why);
     *ret = NULL;
+    if (err < 0)
+        return err;
     if (strcmp(name, "plain") == 0)
         return plain_open(ret, why);
     if (is_cuda(name, &gpu))
         return cuda_open(ret, gpu, o, why);
     if (strcmp(name, "auto") == 0 && cuda_open(ret, 0, o, NULL) == 0)
         return 0;
-    if (strcmp(name, "auto") == 0 || strcmp(name, "cpu") == 0)
-        return cpu_open(ret, NULL, o->threads, why);
-    if (strncmp(name, "cpu:", 4) == 0 && vec_find(name + 4) != NULL)
-        return cpu_open(ret, name + 4, o->threads, why);
-    return unknown(name, why);
+    return cpu_open(ret, strncmp(name, "cpu:", 4) == 0 ? name + 4 : NULL, o->threads, why);
 }
 
 static int is_plain(const struct device *d)

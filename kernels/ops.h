@@ -321,6 +321,10 @@ struct device_opts {
     int hang_ms;      /* CUDA: silence for so long ends the process; 0 = 5000 */
 };
 
+/* Whether device_open knows the name on this machine; a GPU is not looked for. 0, or -EINVAL and a
+ * sentence that names what exists. */
+int device_check(const char *name, struct problems *why);
+
 /* Opens a device. 0, -EINVAL for an unknown or unavailable name (what exists is said), -ENOMEM. */
 int device_open(struct device **ret, const struct device_opts *o, struct problems *why);
 

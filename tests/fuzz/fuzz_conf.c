@@ -1,8 +1,8 @@
 /*
  * tests/fuzz/fuzz_conf.c - any text as parley.conf.
  *
- * What is accepted keeps its promises: every number is in its range, texts are there, turn taking
- * takes its options.
+ * What is accepted keeps its promises: every number is in its range, texts are there and what
+ * others ask of them holds, turn taking takes its options.
  */
 #include <stdint.h>
 #include <stdlib.h>
@@ -19,6 +19,9 @@ static void check(const struct conf *c)
     for (size_t i = 0; i < n; i++) {
         const char *at = (const char *)c + k[i].at;
         if (k[i].type == CONF_TEXT && *(char *const *)at == NULL)
+            abort();
+        if (k[i].type == CONF_TEXT && k[i].check != NULL &&
+            k[i].check(*(char *const *)at, NULL) != 0)
             abort();
         if (k[i].type == CONF_INT && (*(const int *)at < k[i].min || *(const int *)at > k[i].max))
             abort();

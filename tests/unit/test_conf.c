@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -122,6 +123,26 @@ static void test_faults(void **unused)
          "f:1: unknown section [radio], there are: model, audio, speech, turn, history, recording, "
          "buttons, control, service"},
         {"[audio]\ncapture = a\x01z\n", "f:2: found a control character"},
+        {"[audio]\ncapture = foo:bar\n",
+         "f:2: [audio] capture: device 'foo:bar': no such kind of device, expected alsa:NAME, "
+         "portaudio:NAME, wav:PATH or null"},
+        {"[audio]\nplayback = speaker\n",
+         "f:2: [audio] playback: device 'speaker': no such kind of device, expected alsa:NAME, "
+         "portaudio:NAME, wav:PATH or null"},
+        {"[audio]\nrate = 16001\n",
+         "f:2: [audio] rate: found '16001', expected a whole number from 16000 to 192000 in steps "
+         "of 100 (beyond 64000: of 400)"},
+        {"[audio]\nrate = 64100\n",
+         "f:2: [audio] rate: found '64100', expected a whole number from 16000 to 192000 in steps "
+         "of 100 (beyond 64000: of 400)"},
+        {"[audio]\nrate = 15900\n",
+         "f:2: [audio] rate: found '15900', expected a whole number from 16000 to 192000 in steps "
+         "of 100 (beyond 64000: of 400)"},
+        {"[buttons]\nmute = KEY_NOPE\n",
+         "f:2: [buttons] mute: found 'KEY_NOPE', expected the name of a key as KEY_MICMUTE, or "
+         "nothing"},
+        {"[control]\nsocket =\n",
+         "f:2: [control] socket: found '', expected a path of at most 107 characters"},
         {"[turn]\nend_likely_ms = 700\n",
          "f: [turn] turn taking: expected end_likely_ms <= end_ms <= silence_max_ms"},
     };
@@ -135,6 +156,88 @@ static void test_faults(void **unused)
             assert_int_equal(why.n, 1);
         problems_free(&why);
     }
+}
+
+/* Where the modules themselves draw the line. */
+static void test_names(void **unused)
+{
+    (void)unused;
+    static const struct {
+        const char *text;
+        bool good;
+    } cases[] = {
+        {"[model]\ndevice = gpu\n", false},          {"[model]\ndevice = cpu:nothing\n", false},
+        {"[model]\ndevice = cuda:x\n", false},       {"[model]\ndevice =\n", false},
+        {"[model]\ndevice = plain\n", true},         {"[model]\ndevice = cpu\n", true},
+        {"[model]\ndevice = cpu:generic\n", true},   {"[audio]\ncapture = null\n", true},
+        {"[audio]\ncapture = wav:/a b.wav\n", true}, {"[audio]\nrate = 44100\n", true},
+        {"[audio]\nrate = 96000\n", true},           {"[audio]\nrate = 192000\n", true},
+        {"[audio]\nrate = 191900\n", false},         {"[buttons]\nstop =\n", true},
+        {"[buttons]\nstop = KEY_SPACE\n", true},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct conf c;
+        struct problems why = {0};
+        int err = parse(&c, cases[i].text, &why);
+        if ((err == 0) != cases[i].good || why.n != (cases[i].good ? 0 : 1))
+            fail_msg("%s -> %d, %s", cases[i].text, err, why.n > 0 ? why.text[0] : "-");
+        if (err == 0)
+            conf_free(&c);
+        problems_free(&why);
+    }
+}
+
+static void put_file(const char *path, const char *text)
+{
+    FILE *f = fopen(path, "we");
+    assert_non_null(f);
+    fputs(text, f);
+    fclose(f);
+}
+
+/* What a value names is looked at where the file is read from a disk, and only there. */
+static void test_files(void **unused)
+{
+    (void)unused;
+    static const struct {
+        const char *text, *sentence;
+    } cases[] = {
+        {"[speech]\nsystem_file = /nowhere\n",
+         ":2: [speech] system_file: /nowhere: No such file or directory"},
+        {"[speech]\nsystem_file = " SOURCE_DIR "/models/vad/silero.bin\n",
+         ":2: [speech] system_file: " SOURCE_DIR
+         "/models/vad/silero.bin: found more than 65536 bytes"},
+        {"[speech]\nsystem_file = " SOURCE_DIR "/README.md\n", NULL},
+        {"[audio]\nvad = /nowhere\n", ":2: [audio] vad: /nowhere: No such file or directory"},
+        {"[audio]\nvad = " SOURCE_DIR "/models/vad/silero.bin\n", NULL},
+        {"[model]\npath = /nowhere\n",
+         ":2: [model] path: /nowhere/config.json: No such file or directory"},
+        {"[model]\npath = " SOURCE_DIR "/models/parley-mini\n", NULL},
+    };
+    char dir[] = "/tmp/parley-conf-XXXXXX", path[64], expected[512];
+    assert_non_null(mkdtemp(dir));
+    snprintf(path, sizeof(path), "%s/conf", dir);
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct conf c;
+        struct problems why = {0};
+        put_file(path, cases[i].text);
+        int err = conf_load(&c, path, &why);
+        if (cases[i].sentence == NULL) {
+            if (err < 0)
+                fail_msg("%s -> %s", cases[i].text, why.text[0]);
+            conf_free(&c);
+            continue;
+        }
+        snprintf(expected, sizeof(expected), "%s%s", path, cases[i].sentence);
+        assert_true(err < 0);
+        assert_int_equal(why.n, 1);
+        assert_string_equal(why.text[0], expected);
+        problems_free(&why);
+        assert_int_equal(parse(&c, cases[i].text, &why), 0);
+        conf_free(&c);
+    }
+    unlink(path);
+    rmdir(dir);
 }
 
 static void test_all_faults_at_once(void **unused)
@@ -245,6 +348,8 @@ int main(void)
         cmocka_unit_test(test_turn_defaults),
         cmocka_unit_test(test_values),
         cmocka_unit_test(test_faults),
+        cmocka_unit_test(test_names),
+        cmocka_unit_test(test_files),
         cmocka_unit_test(test_all_faults_at_once),
         cmocka_unit_test(test_long_line_and_nul),
         cmocka_unit_test(test_missing_file),

@@ -28,11 +28,12 @@
 
 #define PROGRAM BINARY_DIR "/parleyd"
 #define MODEL   SOURCE_DIR "/models/parley-mini"
+#define VAD     SOURCE_DIR "/models/vad/silero.bin"
 
 enum { PATIENCE_MS = 60000 }; /* sanitizers on a busy machine */
 
 struct rig {
-    char dir[32], conf[64], control[64], state[64];
+    char dir[32], conf[64], control[64], state[64], model[256];
     int notify; /* socket of the service manager */
     pid_t pid;
     bool ready;
@@ -43,9 +44,9 @@ static void write_conf_mic(struct rig *r, const char *capture, const char *more)
     FILE *f = fopen(r->conf, "we");
     fprintf(f,
             "[model]\npath = %s\ncontext = 2048\n[audio]\ncapture = %s\nplayback = null:\n"
-            "realtime = no\nvad = %s/models/vad/silero.bin\n"
+            "realtime = no\nvad = %s\n"
             "[control]\nsocket = %s\ngroup =\n[service]\nstate = %s\n%s",
-            MODEL, capture, SOURCE_DIR, r->control, r->state, more);
+            r->model, capture, VAD, r->control, r->state, more);
     fclose(f);
 }
 
@@ -62,6 +63,7 @@ static int rig_up(void **state)
     if (mkdtemp(r->dir) == NULL)
         return -1;
     snprintf(r->conf, sizeof(r->conf), "%s/conf", r->dir);
+    snprintf(r->model, sizeof(r->model), "%s", MODEL);
     snprintf(r->control, sizeof(r->control), "%s/control", r->dir);
     snprintf(r->state, sizeof(r->state), "%s/state", r->dir);
     mkdir(r->state, 0700);
@@ -306,35 +308,40 @@ static void test_crash_loop(void **state)
     status_has(r, "quick_crashes", json_integer(0));
 }
 
-static void test_missing_model(void **state)
+/* Bytes of `text` as the model's config.json, and nothing else of a model. */
+static void bare_model(struct rig *r, const char *text)
 {
-    struct rig *r = *state;
-    write_conf(r, "[speech]\nspeaker = nobody-at-all\n");
-    start(r);
-    assert_true(notified(r, "STATUS=failed: "));
-    assert_int_equal(ended(r), 1);
-    assert_false(r->ready);
-    start(r);
-    assert_true(notified(r, "STATUS=waiting 1 s after a crash: "));
-    json_t *reply = control(r, "{\"cmd\":\"status\"}");
-    const char *why = json_string_value(json_object_get(reply, "last_end"));
-    assert_non_null(strstr(why, "nobody-at-all"));
-    json_decref(reply);
+    char path[300];
+    snprintf(r->model, sizeof(r->model), "%s/model", r->dir);
+    mkdir(r->model, 0700);
+    snprintf(path, sizeof(path), "%s/config.json", r->model);
+    FILE *f = fopen(path, "we");
+    assert_non_null(f);
+    fputs(text, f);
+    fclose(f);
+    write_conf(r, "");
 }
 
-/* What fails before loading leads to safe mode as well, which says it. */
-static void test_missing_system_file(void **state)
+/* What loading stumbles over leads to safe mode as well, which says it. */
+static void test_spoilt_model(void **state)
 {
     struct rig *r = *state;
-    write_conf(r, "[speech]\nsystem_file = /nowhere/system.txt\n");
+    bare_model(r, "{}");
     for (int i = 0; i < 3; i++) {
         start(r);
+        if (i == 1) {
+            assert_true(notified(r, "STATUS=waiting 1 s after a crash: "));
+            json_t *reply = control(r, "{\"cmd\":\"status\"}");
+            const char *why = json_string_value(json_object_get(reply, "last_end"));
+            assert_non_null(strstr(why, "config.json"));
+            json_decref(reply);
+        }
         assert_true(notified(r, "STATUS=failed: "));
         assert_int_equal(ended(r), 1);
+        assert_false(r->ready);
     }
     start(r);
-    assert_true(notified(r, "STATUS=safe mode after 3 quick crashes: [speech] system_file: "
-                            "/nowhere/system.txt: No such file or directory"));
+    assert_true(notified(r, "STATUS=safe mode after 3 quick crashes: config.json"));
     json_t *reply = control(r, "{\"cmd\":\"history\"}");
     assert_true(json_is_array(json_object_get(reply, "turns")));
     json_decref(reply);
@@ -372,7 +379,17 @@ static void test_no_microphone(void **state)
 static void test_bad_configuration(void **state)
 {
     struct rig *r = *state;
-    write_conf(r, "log_level = loud\n");
+    static const char *const bad[] = {
+        "log_level = loud\n",
+        "[speech]\nsystem_file = /nowhere\n",
+        "[buttons]\nmute = KEY_NOPE\n",
+    };
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+        write_conf(r, bad[i]);
+        start(r);
+        assert_int_equal(ended(r), 2);
+    }
+    write_conf_mic(r, "foo:bar", "");
     start(r);
     assert_int_equal(ended(r), 2);
 }
@@ -495,9 +512,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_ready_and_stopped),   TEST(test_mute_and_volume_outlast), TEST(test_crash_loop),
-        TEST(test_missing_model),       TEST(test_bad_configuration),       TEST(test_reload),
+        TEST(test_spoilt_model),        TEST(test_bad_configuration),       TEST(test_reload),
         TEST(test_stopped_at_any_time), TEST(test_metrics_and_watch),       TEST(test_recording),
-        TEST(test_missing_system_file), TEST(test_no_microphone),           TEST(test_words),
+        TEST(test_no_microphone),       TEST(test_words),
     };
     size_t n = ARRAY_LEN(tests);
 #ifdef PARLEY_EMULATED
