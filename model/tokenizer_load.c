@@ -614,6 +614,12 @@ static int load_apart(struct loader *l, const struct tokenizer_file file[PART_CO
     if (file[PART_MERGES].text == NULL)
         return problem_add(l->why, -EINVAL, "%s: no such file, expected it beside vocab.json",
                            file[PART_MERGES].name);
+    if (file[PART_CONFIG].text == NULL && file[PART_ALL].text == NULL &&
+        file[PART_ADDED].text == NULL)
+        return problem_add(l->why, -EINVAL,
+                           "%s: no such file, expected it, tokenizer.json or added_tokens.json to "
+                           "list the added tokens",
+                           file[PART_CONFIG].name);
     int err = load_vocab_file(l, &file[PART_VOCAB]);
     l->name = file[PART_MERGES].name;
     if (err == 0)

@@ -395,6 +395,7 @@ static const struct refusal apart[] = {
     {PART_MERGES, "l l", " l", "expected two tokens"},
     {PART_MERGES, "l l", "h e", "line 3: found \"he\" for the second time"},
     {PART_MERGES, "l l", "\xff l", "merges.txt: found bytes that are not UTF-8"},
+    {PART_CONFIG, NULL, NULL, "tokenizer_config.json: no such file, expected it, tokenizer"},
     {PART_CONFIG, NULL, "3", "tokenizer_config.json: line 1: "},
     {PART_CONFIG, NULL, "[]", "found an array, expected an object"},
     {PART_CONFIG, "space\":false", "space\":true", "add_prefix_space: found true, expected"},
