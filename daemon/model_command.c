@@ -3,6 +3,7 @@
  */
 #include <errno.h>
 #include <getopt.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -15,6 +16,8 @@ static const char help[] =
     "\n"
     "  add SOURCE [--name NAME]  copy a checkpoint directory or unpack a tar file; sums are "
     "written\n"
+    "                            (NAME: SOURCE's own, without folders and without .tar.gz or\n"
+    "                            the like)\n"
     "  list                      the models there are; * marks the one that parleyd uses\n"
     "  use NAME                  parleyd uses this one from its next start on\n"
     "  verify [NAME]             read every file and compare its SHA-256\n"
@@ -48,9 +51,12 @@ static bool parse(struct model_args *a, int argc, char **argv)
 
 static int add(const struct model_args *a, const char *source, struct problems *why)
 {
+    char name[PATH_MAX];
+    model_store_name(name, sizeof(name), source);
     int err = model_store_add(a->store, source, a->name, stderr, why);
     if (err == 0)
-        fprintf(stderr, "added; `parley model use NAME` makes parleyd take it\n");
+        fprintf(stderr, "added; `parley model use %s` makes parleyd take it\n",
+                a->name != NULL ? a->name : name);
     return err;
 }
 

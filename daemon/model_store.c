@@ -22,8 +22,8 @@
 #include "daemon/installed.h"
 #include "daemon/model_source.h"
 #include "daemon/plan.h"
+#include "daemon/session.h"
 #include "daemon/sums.h"
-#include "model/model.h"
 
 enum { PIECE = 1 << 20 };
 
@@ -55,8 +55,7 @@ static int check_name(const char *name, struct problems *why)
                        name);
 }
 
-/* "dir/Model-7B.tar.gz" -> "Model-7B" */
-static void name_of(char *name, size_t size, const char *source)
+void model_store_name(char *name, size_t size, const char *source)
 {
     static const char *const ends[] = {".tar",    ".tgz",     ".tar.gz",
                                        ".tar.xz", ".tar.zst", ".tar.bz2"};
@@ -206,14 +205,26 @@ static int write_sums(const struct sums *sums, const char *dir, struct problems 
     return err < 0 ? problem_add(why, err, "%s: %s", path, strerror(-err)) : 0;
 }
 
-/* Every header, name and shape, as `parley inspect`. */
+/* All that `parley inspect` checks, and that it speaks, which parleyd needs. */
 static int check_model(const char *dir, struct problems *why)
 {
-    struct model *m = NULL;
-    const struct model_opts o = {.dir = dir};
-    int err = model_open(&m, &o, why);
-    model_close(m);
+    struct session s;
+    const struct session_opts o = {.dir = dir, .device = "cpu", .threads = 1};
+    int err = session_look(&s, &o, why);
+    if (err == 0 && !s.model->speech)
+        err = problem_add(why, -EINVAL,
+                          "%s/config.json: found a model without speech, expected "
+                          "enable_audio_output with talker_config and code2wav_config",
+                          dir);
+    session_close(&s);
     return err;
+}
+
+/* Before it is copied, which for a large model takes minutes; an archive shows only afterwards. */
+static int check_source(const char *source, struct problems *why)
+{
+    struct stat st;
+    return stat(source, &st) == 0 && S_ISDIR(st.st_mode) ? check_model(source, why) : 0;
 }
 
 static int sync_dir(const char *dir, struct problems *why)
@@ -262,7 +273,7 @@ int model_store_add(const char *store, const char *source, const char *name, FIL
     char named[PATH_MAX], incoming[PATH_MAX], path[PATH_MAX];
     struct model_source *s = NULL;
     struct stat st;
-    name_of(named, sizeof(named), source);
+    model_store_name(named, sizeof(named), source);
     name = name != NULL ? name : named;
     int err = check_name(name, why), held = -1;
     if (err == 0)
@@ -273,6 +284,8 @@ int model_store_add(const char *store, const char *source, const char *name, FIL
         err = place(path, store, name, why);
     if (err == 0 && lstat(path, &st) == 0)
         err = problem_add(why, -EEXIST, "%s: there is a model of this name", path);
+    if (err == 0)
+        err = check_source(source, why);
     if (err == 0) {
         remove_leftovers(store);
         err = check_room(store, s, why);
@@ -319,10 +332,23 @@ static int locate(const char *store, const char *name, char *target, struct prob
                        store, name);
 }
 
+/* The directory behind a link's text. */
+static int resolve(char *dir, const char *store, const char *target, struct problems *why)
+{
+    if (target[0] != '/')
+        return place(dir, store, target, why);
+    snprintf(dir, PATH_MAX, "%s", target);
+    return 0;
+}
+
 int model_store_use(const char *store, const char *name, struct problems *why)
 {
     char target[PATH_MAX], path[PATH_MAX], beside[PATH_MAX];
     int err = locate(store, name, target, why);
+    if (err == 0)
+        err = resolve(path, store, target, why);
+    if (err == 0)
+        err = check_model(path, why);
     if (err == 0)
         err = place(path, store, "current", why);
     if (err == 0)
@@ -381,10 +407,8 @@ int model_store_verify(const char *store, const char *name, FILE *report, struct
         err = locate(store, name, target, why);
     else
         snprintf(target, sizeof(target), "current");
-    if (err == 0 && target[0] == '/')
-        snprintf(dir, sizeof(dir), "%s", target);
-    else if (err == 0)
-        err = place(dir, store, target, why);
+    if (err == 0)
+        err = resolve(dir, store, target, why);
     if (err == 0)
         err = place(path, dir, SUMS_FILE, why);
     if (err == 0 && (err = read_file(&text, &n, path, PIECE)) < 0)

@@ -7,8 +7,9 @@
  *     STORE/.incoming-XXXXXX what is being added; removed by the next add if that was cut off
  *
  * A model appears under its name only when it is whole: copied, summed, on disk, and found to be a
- * checkpoint. Switching replaces the link in one step. SHA256SUMS is what sha256sum writes; one
- * that the source brings is checked.
+ * checkpoint that the service can answer with: weights, tokenizer, detector as `parley inspect`
+ * checks them, and speech. Switching checks that too and replaces the link in one step. SHA256SUMS
+ * is what sha256sum writes; one that the source brings is checked.
  *
  * Threads: any; two processes that add at once are kept apart by a lock.
  */
@@ -21,9 +22,14 @@
 
 #define MODEL_STORE "/var/lib/parley/models"
 
+/* The name that a source gets without another: its own without folders and without the ending of a
+ * tar file, "dir/Model-7B.tar.gz" -> "Model-7B". */
+void model_store_name(char *name, size_t size, const char *source);
+
 /* Copies a directory or unpacks a tar file (also compressed) whose files lie in it directly or in
- * one folder. `name` NULL = as the source is called. `report` gets a line for each file, or NULL.
- * 0 or negative errno and sentences; then nothing is left behind. */
+ * one folder; a directory is checked before it is copied. `name` NULL = model_store_name.
+ * `report` gets a line for each file, or NULL. 0 or negative errno and sentences; then nothing is
+ * left behind. */
 int model_store_add(const char *store, const char *source, const char *name, FILE *report,
                     struct problems *why);
 

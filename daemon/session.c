@@ -116,21 +116,20 @@ static int open_model(struct session *s, const struct session_opts *o, struct pr
     return model_open(&s->model, &m, why);
 }
 
-/* What a checkpoint brings besides weights: its vocabulary, perhaps a detector. */
+/* What a checkpoint brings besides weights: its vocabulary, perhaps a detector. Without a model
+ * only the vocabulary is looked at. */
 static int open_extras(struct session *s, const struct session_opts *o, struct problems *why)
 {
-    int err = 0;
-    if (o->dir != NULL)
-        err = tokenizer_open(&s->tokenizer, o->dir, why);
-    if (err == 0 && o->dir != NULL)
+    int err = tokenizer_open(&s->tokenizer, o->dir, why);
+    if (err == 0 && s->model != NULL)
         err = session_check_tokenizer(s->model, s->tokenizer, why);
-    if (err == 0 && o->dir != NULL)
-        err = end_of_turn_open(&s->end_of_turn, o->dir, s->model->config.thinker.hidden, why);
-    return err;
+    if (s->model == NULL)
+        return err;
+    int detector = end_of_turn_open(&s->end_of_turn, o->dir, s->model->config.thinker.hidden, why);
+    return err < 0 ? err : detector;
 }
 
-/* Caches and buffers of all stages, in bytes. */
-static size_t cache_bytes(const struct session *s, const struct session_opts *o)
+size_t session_cache_bytes(const struct session *s, const struct session_opts *o)
 {
     struct engine_opts e = engine_options(s, o);
     const struct code2wav_opts c = {.model = s->model};
@@ -161,7 +160,7 @@ static int open_place(struct session *s, const struct session_opts *o, struct pr
         if (err < 0 || !any)
             goto out;
         const struct plan_memory where = plan_memory(s->dev);
-        if (plan_check(&where, s->model, cache_bytes(s, o), false, &doubt) == 0)
+        if (plan_check(&where, s->model, session_cache_bytes(s, o), false, &doubt) == 0)
             goto out;
         model_close(s->model);
         s->model = NULL;
@@ -240,7 +239,7 @@ static int open_stages(struct session *s, const struct session_opts *o, struct p
 static int check_plan(struct session *s, const struct session_opts *o, struct problems *why)
 {
     const struct plan_memory where = plan_memory(s->dev);
-    size_t caches = cache_bytes(s, o);
+    size_t caches = session_cache_bytes(s, o);
     struct plan_row sum = plan_sum(s->model);
     s->planned = sum.mapped + sum.owned + caches;
     if (o->report != NULL)
@@ -248,12 +247,18 @@ static int check_plan(struct session *s, const struct session_opts *o, struct pr
     return plan_check(&where, s->model, caches, o->paging, why);
 }
 
-int session_open(struct session *s, const struct session_opts *o, struct problems *why)
+int session_look(struct session *s, const struct session_opts *o, struct problems *why)
 {
     *s = (struct session){0};
-    int err = open_place(s, o, why);
-    if (err == 0)
-        err = open_extras(s, o, why);
+    int err = open_place(s, o, why), extras = 0;
+    if (o->dir != NULL && s->dev != NULL)
+        extras = open_extras(s, o, why);
+    return err < 0 ? err : extras;
+}
+
+int session_open(struct session *s, const struct session_opts *o, struct problems *why)
+{
+    int err = session_look(s, o, why);
     if (err == 0)
         err = check_options(s, o, why);
     if (err == 0)

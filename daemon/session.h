@@ -54,6 +54,14 @@ struct session {
     size_t planned;        /* bytes of weights, caches and buffers by the plan */
 };
 
+/* The part of session_open that reads no weights: device, every header with name and shape,
+ * tokenizer, detector. 0, or negative errno and everything that is wrong; what could be opened is
+ * there until session_close all the same. */
+int session_look(struct session *s, const struct session_opts *o, struct problems *why);
+
+/* Caches and buffers of all stages by these options, in bytes; with a model. */
+size_t session_cache_bytes(const struct session *s, const struct session_opts *o);
+
 /* 0 or negative errno and sentences. On failure nothing is left open. */
 int session_open(struct session *s, const struct session_opts *o, struct problems *why);
 

@@ -177,6 +177,40 @@ static void test_not_a_model(void **unused)
     run("test -z \"$(ls -A %s)\"", store);
 }
 
+/* Checkpoints that the service could not answer with: refused before anything is copied, and as the
+ * one that is used. */
+static void test_unfit(void **unused)
+{
+    (void)unused;
+    const struct {
+        const char *spoil, *sentence;
+    } cases[] = {
+        {"rm vocab.json merges.txt tokenizer*", "vocab.json: no such file"},
+        {"sed -i 's/<|im_end|>/<|im_gone|>/' tokenizer_config.json", "found no <|im_end|>"},
+        {"echo no > end_of_turn.safetensors", "end_of_turn.safetensors"},
+        {"sed -i 's/\"enable_audio_output\": true/\"enable_audio_output\": false/' config.json",
+         "config.json: found a model without speech"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct problems why = {0};
+        run("rm -rf %s %s/bad; cp -r %s %s/bad; cd %s/bad && %s", store, dir, SHAPE, dir, dir,
+            cases[i].spoil);
+        char *copied = NULL;
+        size_t n;
+        FILE *report = open_memstream(&copied, &n);
+        refused(model_store_add(store, in_dir("bad"), NULL, report, &why), &why, cases[i].sentence);
+        fclose(report);
+        assert_string_equal(copied, "");
+        free(copied);
+        run("tar cf %s/bad.tar -C %s bad", dir, dir);
+        refused(model_store_add(store, in_dir("bad.tar"), NULL, NULL, &why), &why,
+                cases[i].sentence);
+        run("test -z \"$(ls -A %s)\" && cp -r %s/bad %s/old", store, dir, store);
+        refused(model_store_use(store, "old", &why), &why, cases[i].sentence);
+        run("test ! -e %s/current", store);
+    }
+}
+
 static void entry(struct archive *a, const char *path, int type, const char *link)
 {
     struct archive_entry *e = archive_entry_new();
@@ -308,6 +342,23 @@ static int model(const char *command, ...)
     return cmd_model(argc, argv);
 }
 
+/* `model add` tells the command that comes next, with the name that the model got. */
+static void test_next_command(void **unused)
+{
+    (void)unused;
+    int saved = dup(2);
+    assert_non_null(freopen(in_dir("said"), "w", stderr));
+    int first = model("add", in_dir("tiny/"), NULL);
+    int second = model("add", in_dir("tiny"), "--name", "other", NULL);
+    fflush(stderr);
+    dup2(saved, 2);
+    close(saved);
+    assert_int_equal(first, 0);
+    assert_int_equal(second, 0);
+    run("grep -q '`parley model use tiny`' %s/said && grep -q '`parley model use other`' %s/said",
+        dir, dir);
+}
+
 static void test_command(void **unused)
 {
     (void)unused;
@@ -328,6 +379,7 @@ int main(void)
         TEST(test_add_use_verify), TEST(test_verify_finds), TEST(test_brought_sums),
         TEST(test_not_a_model),    TEST(test_hostile_tar),  TEST(test_tar),
         TEST(test_two_at_once),    TEST(test_killed),       TEST(test_command),
+        TEST(test_unfit),          TEST(test_next_command),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
