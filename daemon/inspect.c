@@ -26,48 +26,59 @@ static const char help[] =
     "directory, and checks every tensor's name, type and shape.\n"
     "\n"
     "  --text-only   leave out the speech components, as parley ask --text-only does\n"
-    "  --device D    auto, cuda, cuda:1 ..., cpu: whose memory is looked at (default auto)\n"
+    "  --device D    auto, cuda, cuda:1 ..., cpu: whose memory is looked at (default auto: the\n"
+    "                one that parley ask would take)\n"
     "  --json        one JSON object instead of a table\n";
 
 struct inspection {
-    const char *dir;
-    bool text_only, json;
-    const char *device;
-    struct device *dev;
-    struct model *model;         /* NULL when it was refused */
-    struct tokenizer *tokenizer; /* likewise */
-    struct problems why;
-    int err; /* of the first that failed */
+    bool json;
+    struct session_opts opts;
+    struct session s; /* model, tokenizer: NULL when refused */
+    struct plan_memory where;
+    size_t caches;
+    struct problems why, unfit; /* what is wrong; why it does not fit here */
+    int err, fits;              /* of the first that failed; of plan_check */
 };
 
 static void print_layout(const struct inspection *in)
 {
-    const struct config *c = &in->model->config;
+    const struct config *c = &in->s.model->config;
     struct model_layout layout;
-    model_layout(in->model, &layout);
-    printf("%s\n", in->dir);
+    model_layout(in->s.model, &layout);
+    printf("%s\n", in->opts.dir);
     printf("  weights     %zu file%s, %s\n", layout.files, layout.files == 1 ? "" : "s",
            layout.sharded ? "found by model.safetensors.index.json" : "no index");
     printf("  experts     %s\n", layout.fused_experts ? "fused" : "one by one");
     printf("  thinker     %d layers of %d, %d experts, %d positions\n", c->thinker.layers,
            c->thinker.hidden, c->thinker.experts, c->thinker.max_positions);
-    printf("  speech      %s", in->model->speech ? "yes:" : c->has_speech ? "left out" : "no");
-    for (int i = 0; in->model->speech && i < c->talker.n_speakers; i++)
+    printf("  speech      %s", in->s.model->speech ? "yes:" : c->has_speech ? "left out" : "no");
+    for (int i = 0; in->s.model->speech && i < c->talker.n_speakers; i++)
         printf("%s%s", i ? ", " : " ", c->talker.speakers[i].name);
     printf("\n");
-    if (in->tokenizer)
-        printf("  tokenizer   %d tokens\n", tokenizer_count(in->tokenizer));
+    if (in->s.tokenizer)
+        printf("  tokenizer   %d tokens\n", tokenizer_count(in->s.tokenizer));
+}
+
+static void print_verdict(const struct inspection *in)
+{
+    const char *where = in->where.device ? in->where.device : "the CPU";
+    if (in->fits < 0)
+        printf("  fits        no: %s\n", in->unfit.n > 0 ? in->unfit.text[0] : where);
+    else if (in->where.unused == 0)
+        printf("  fits        not known: how much memory is free cannot be read\n");
+    else
+        printf("  fits        yes, on %s\n", where);
 }
 
 static void print_text(const struct inspection *in)
 {
-    const struct plan_memory where = plan_memory(in->dev);
-    if (in->model) {
+    if (in->s.model) {
         print_layout(in);
         printf("\n");
-        plan_print(stdout, &where, in->model, 0);
+        plan_print(stdout, &in->where, in->s.model, in->caches);
+        print_verdict(in);
     } else {
-        printf("%s\n", in->dir);
+        printf("%s\n", in->opts.dir);
     }
     for (size_t i = 0; i < in->why.n; i++)
         printf("  problem     %s\n", in->why.text[i]);
@@ -104,40 +115,41 @@ static json_t *row_json(const struct plan_row *row)
 
 static void add_model_json(json_t *root, const struct inspection *in)
 {
-    const struct config *c = &in->model->config;
+    const struct config *c = &in->s.model->config;
     const struct plan_row *row;
     struct model_layout layout;
-    const struct plan_memory where = plan_memory(in->dev);
-    int n = model_plan(in->model, &row);
-    struct plan_row sum = plan_sum(in->model);
+    int n = model_plan(in->s.model, &row);
+    struct plan_row sum = plan_sum(in->s.model);
     json_t *components = json_array(), *speakers = json_array();
-    model_layout(in->model, &layout);
+    model_layout(in->s.model, &layout);
     for (int i = 0; i < n; i++)
         json_array_append_new(components, row_json(&row[i]));
-    for (int i = 0; in->model->speech && i < c->talker.n_speakers; i++)
+    for (int i = 0; in->s.model->speech && i < c->talker.n_speakers; i++)
         json_array_append_new(speakers, json_text(c->talker.speakers[i].name));
     json_object_set_new(root, "files", json_integer((json_int_t)layout.files));
     json_object_set_new(root, "sharded", json_boolean(layout.sharded));
     json_object_set_new(root, "fused_experts", json_boolean(layout.fused_experts));
-    json_object_set_new(root, "speech", json_boolean(in->model->speech));
+    json_object_set_new(root, "speech", json_boolean(in->s.model->speech));
     json_object_set_new(root, "speakers", speakers);
     json_object_set_new(root, "components", components);
     json_object_set_new(root, "tensors", json_integer((json_int_t)sum.tensors));
     json_object_set_new(root, "parameters", json_integer((json_int_t)sum.parameters));
     json_object_set_new(root, "weight_bytes", json_integer((json_int_t)(sum.mapped + sum.owned)));
-    if (where.device)
-        json_object_set_new(root, "device", json_text(where.device));
-    json_object_set_new(root, "available_bytes", json_integer((json_int_t)where.unused));
-    json_object_set_new(root, "fits",
-                        json_boolean(plan_need(&where, in->model, 0) <= where.unused));
+    json_object_set_new(root, "cache_bytes", json_integer((json_int_t)in->caches));
+    if (in->where.device)
+        json_object_set_new(root, "device", json_text(in->where.device));
+    json_object_set_new(root, "available_bytes", json_integer((json_int_t)in->where.unused));
+    json_object_set_new(root, "fits", json_boolean(in->fits == 0));
+    if (in->unfit.n > 0)
+        json_object_set_new(root, "refusal", json_text(in->unfit.text[0]));
 }
 
 static int print_json(const struct inspection *in)
 {
     json_t *root = json_object(), *problems = json_array();
-    json_object_set_new(root, "directory", json_text(in->dir));
+    json_object_set_new(root, "directory", json_text(in->opts.dir));
     json_object_set_new(root, "good", json_boolean(in->err == 0));
-    if (in->model)
+    if (in->s.model)
         add_model_json(root, in);
     for (size_t i = 0; i < in->why.n; i++)
         json_array_append_new(problems, json_text(in->why.text[i]));
@@ -151,17 +163,13 @@ static int print_json(const struct inspection *in)
 
 static void look(struct inspection *in)
 {
-    const struct device_opts d = {.name = in->device};
-    in->err = device_open(&in->dev, &d, &in->why);
-    if (in->err < 0)
+    in->opts.report = in->json ? NULL : stderr; /* why it is not the GPU */
+    in->err = session_look(&in->s, &in->opts, &in->why);
+    if (in->s.model == NULL)
         return;
-    const struct model_opts o = {.dir = in->dir, .text_only = in->text_only, .device = in->dev};
-    in->err = model_open(&in->model, &o, &in->why);
-    int err = tokenizer_open(&in->tokenizer, in->dir, &in->why);
-    if (err == 0 && in->model)
-        err = session_check_tokenizer(in->model, in->tokenizer, &in->why);
-    if (in->err == 0)
-        in->err = err;
+    in->where = plan_memory(in->s.dev);
+    in->caches = session_cache_bytes(&in->s, &in->opts);
+    in->fits = plan_check(&in->where, in->s.model, in->caches, false, &in->unfit);
 }
 
 /* 0, or the exit code plus one. */
@@ -180,8 +188,8 @@ static int parse_options(struct inspection *in, int argc, char **argv)
             return 1;
         }
         if (c == 'd')
-            in->device = optarg;
-        in->text_only |= c == 't';
+            in->opts.device = optarg;
+        in->opts.text_only |= c == 't';
         in->json |= c == 'j';
         if (c == '?')
             return 1 + EXIT_BAD_INPUT;
@@ -190,7 +198,7 @@ static int parse_options(struct inspection *in, int argc, char **argv)
         fputs(help, stderr);
         return 1 + EXIT_BAD_INPUT;
     }
-    in->dir = argv[optind];
+    in->opts.dir = argv[optind];
     return 0;
 }
 
@@ -206,9 +214,8 @@ int cmd_inspect(int argc, char **argv)
     else
         print_text(&in);
     code = in.err == 0 ? 0 : in.err == -ENOMEM || in.err == -EIO ? EXIT_FAILED : EXIT_BAD_INPUT;
-    tokenizer_close(in.tokenizer);
-    model_close(in.model);
-    device_close(in.dev);
+    session_close(&in.s);
     problems_free(&in.why);
+    problems_free(&in.unfit);
     return code;
 }

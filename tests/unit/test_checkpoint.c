@@ -694,6 +694,8 @@ static void inspect_tells(void **state)
     assert_true(json_is_true(json_object_get(root, "good")));
     assert_int_equal(json_integer_value(json_object_get(root, "files")), 2);
     assert_int_equal(json_array_size(json_object_get(root, "components")), 6);
+    assert_true(json_is_true(json_object_get(root, "fits")));
+    assert_true(json_integer_value(json_object_get(root, "cache_bytes")) > 100000);
     json_decref(root);
     tiny_init(&t, ST_BF16); /* no tokenizer, and a tensor too few */
     tiny_drop(&t, "thinker.lm_head.weight");
