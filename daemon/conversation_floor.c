@@ -210,10 +210,10 @@ static void note(struct conversation *c, const struct turn_actions *a)
         atomic_fetch_add(&c->interrupted, 1);
         atomic_store(&c->stop_ms, f->stop_ms);
     }
-    if (a->set & TURN_DO_MIC_CLOSE)
-        f->flags |= CONVERSATION_MIC_CLOSE;
+    if (a->set & TURN_DO_MIC_CLOSE) /* the last one in a period counts */
+        f->flags = CONVERSATION_MIC_CLOSE;
     if (a->set & TURN_DO_MIC_OPEN)
-        f->flags |= CONVERSATION_MIC_OPEN;
+        f->flags = CONVERSATION_MIC_OPEN;
 }
 
 static void step(struct conversation *c, struct turn_event e)
@@ -367,7 +367,7 @@ int conversation_period(struct conversation *c, const struct ear_frame *frame, u
 {
     struct floor_side *f = &c->floor;
     float clean[EAR_PERIOD];
-    bool muted = f->turn.state == TURN_MUTED;
+    bool muted = f->turn.closed;
     struct vad_now now;
     f->flags = 0;
     f->delay = play_delay;

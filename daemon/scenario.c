@@ -27,9 +27,10 @@ static const double standard_cost[WORK_KINDS] = {
     [WORK_HEAR] = 5, [WORK_PROMPT] = 20, [WORK_WORD] = 5, [WORK_FRAME] = 10, [WORK_MEMORY] = 2};
 
 /* Events that a scenario may bring; the others are for the daemon itself to find. */
-static const enum turn_event_kind allowed[] = {TURN_WAKE,         TURN_STOP,         TURN_MUTE,
-                                               TURN_UNMUTE,       TURN_MIC_LOST,     TURN_MIC_BACK,
-                                               TURN_SPEAKER_LOST, TURN_SPEAKER_BACK, TURN_OVERFLOW};
+static const enum turn_event_kind allowed[] = {TURN_WAKE,     TURN_STOP,         TURN_MUTE,
+                                               TURN_UNMUTE,   TURN_RELEASE,      TURN_MIC_LOST,
+                                               TURN_MIC_BACK, TURN_SPEAKER_LOST, TURN_SPEAKER_BACK,
+                                               TURN_OVERFLOW};
 
 /* `name` beside the scenario file; the caller frees. */
 static char *beside(const char *scenario, const char *name)

@@ -9,10 +9,11 @@
  *                      +------ a new turn -------------------------------+
  *
  * An event first changes what is known of the voice and the devices (note), whatever the state;
- * then the cell decides. Deadlines are differences of sample times, taken modulo 2^64. Every state
- * but IDLE and MUTED ends by itself: LISTENING by turn_max, THINKING by think_max, SPEAKING by
- * speak_max, HELD by held_max and device_wait. Events of an answer or a turn that is no longer the
- * current one are dropped at the door.
+ * then the cell decides. With the microphone closed an answer ends in MUTED, not in IDLE. Deadlines
+ * are differences of sample times, taken modulo 2^64. Every state but IDLE and MUTED ends by
+ * itself: LISTENING by turn_max, THINKING by think_max, SPEAKING by speak_max, HELD by held_max and
+ * device_wait. Events of an answer or a turn that is no longer the current one are dropped at the
+ * door.
  */
 #include "daemon/turn.h"
 
@@ -85,7 +86,7 @@ static void start_turn(struct turn *t, struct turn_actions *a, uint64_t onset)
 static void close_turn(struct turn *t, struct turn_actions *a)
 {
     forget_answer(t);
-    t->state = TURN_IDLE;
+    t->state = t->closed ? TURN_MUTED : TURN_IDLE;
     if (t->compact_due)
         a->set |= TURN_DO_COMPACT;
     t->compact_due = false;
@@ -111,6 +112,13 @@ static void let_go(struct turn *t, struct turn_actions *a, bool never)
         a->set |= TURN_DO_TRUNCATE;
     t->deaf = t->speech;
     close_turn(t, a);
+}
+
+static void give_up(struct turn *t, struct turn_actions *a, enum turn_earcon because)
+{
+    let_go(t, a, true);
+    open_window(t, t->now);
+    earcon(a, because);
 }
 
 static void end_hearing(struct turn *t, struct turn_actions *a)
@@ -370,16 +378,14 @@ static void listen_end_likely(struct turn *t, const struct turn_event *e, struct
         t->pause = e->probability < t->unlikely ? t->for_.silence_max : t->for_.end;
 }
 
-static void listen_ready(struct turn *t, const struct turn_event *e, struct turn_actions *a)
+/* Of LISTENING and HELD: what is known of the answer waits. */
+static void note_answer(struct turn *t, const struct turn_event *e, struct turn_actions *a)
 {
-    (void)e, (void)a;
-    t->ready = t->answering && !t->empty;
-}
-
-static void listen_empty(struct turn *t, const struct turn_event *e, struct turn_actions *a)
-{
-    (void)e, (void)a;
-    t->empty = t->answering && !t->ready;
+    (void)a;
+    if (e->kind == TURN_ANSWER_READY)
+        t->ready = t->answering && !t->empty;
+    else
+        t->empty = t->answering && !t->ready;
 }
 
 /* A judge speaks of the sound at hand; what was said before stands. */
@@ -405,9 +411,7 @@ static void listen_mic_lost(struct turn *t, const struct turn_event *e, struct t
 static void listen_overflow(struct turn *t, const struct turn_event *e, struct turn_actions *a)
 {
     (void)e;
-    let_go(t, a, true);
-    open_window(t, t->now);
-    earcon(a, TURN_EARCON_REPEAT);
+    give_up(t, a, TURN_EARCON_REPEAT);
 }
 
 /* -- What several states do with bad news ----------------------------------------------------- */
@@ -419,23 +423,60 @@ static void stop(struct turn *t, const struct turn_event *e, struct turn_actions
     open_window(t, t->now);
 }
 
+static void close_mic(struct turn *t, struct turn_actions *a)
+{
+    if (!t->closed)
+        a->set |= TURN_DO_MIC_CLOSE;
+    t->closed = true;
+    t->speech = t->deaf = false;
+}
+
 static void mute(struct turn *t, const struct turn_event *e, struct turn_actions *a)
 {
     (void)e;
+    close_mic(t, a);
     if (t->state != TURN_IDLE)
         let_go(t, a, false);
-    t->speech = t->deaf = false;
     t->state = TURN_MUTED;
-    a->set |= TURN_DO_MIC_CLOSE;
     earcon(a, TURN_EARCON_MUTED);
+}
+
+/* In THINKING and SPEAKING: the answer goes on, and is muted behind it. */
+static void answer_release(struct turn *t, const struct turn_event *e, struct turn_actions *a)
+{
+    (void)e;
+    t->forced = true;
+    close_mic(t, a);
+}
+
+static void listen_release(struct turn *t, const struct turn_event *e, struct turn_actions *a)
+{
+    if (spoken(t) < t->for_.min_speech) {
+        mute(t, e, a);
+        return;
+    }
+    answer_release(t, e, a);
+    if (!t->answering)
+        end_hearing(t, a);
+    commit(t, a);
+}
+
+/* Of THINKING, SPEAKING and HELD: not MUTED as long as an answer sounds or will. */
+static void open_mic(struct turn *t, const struct turn_event *e, struct turn_actions *a)
+{
+    (void)e;
+    if (!t->closed)
+        return;
+    t->closed = false;
+    t->hear_to = later(t->hear_to, t->now); /* nothing from before is heard */
+    a->set |= TURN_DO_MIC_OPEN;
+    earcon(a, t->mic_lost ? TURN_EARCON_LOST : TURN_EARCON_UNMUTED);
 }
 
 static void failed(struct turn *t, const struct turn_event *e, struct turn_actions *a)
 {
     (void)e;
-    let_go(t, a, true);
-    open_window(t, t->now);
-    earcon(a, TURN_EARCON_FAILED);
+    give_up(t, a, TURN_EARCON_FAILED);
 }
 
 /* Room is made once a turn; a turn that does not fit even then is too long. What sounds already
@@ -449,9 +490,7 @@ static void full(struct turn *t, const struct turn_event *e, struct turn_actions
         t->compacted = true;
         a->set |= TURN_DO_COMPACT;
     } else {
-        let_go(t, a, true);
-        open_window(t, t->now);
-        earcon(a, TURN_EARCON_FULL);
+        give_up(t, a, TURN_EARCON_FULL);
     }
 }
 
@@ -481,8 +520,10 @@ static void barge_in(struct turn *t, const struct turn_event *e, struct turn_act
 
 static void not_speech(struct turn *t, const struct turn_event *e, struct turn_actions *a)
 {
-    (void)e, (void)a;
+    (void)e;
     t->deaf = t->speech;
+    if (t->doubt) /* HELD */
+        release(t, a);
 }
 
 /* -- THINKING --------------------------------------------------------------------------------- */
@@ -506,17 +547,9 @@ static void answer_onset(struct turn *t, const struct turn_event *e, struct turn
         hold(t, a, true);
 }
 
-static void think_ready(struct turn *t, const struct turn_event *e, struct turn_actions *a)
+static void think_answer(struct turn *t, const struct turn_event *e, struct turn_actions *a)
 {
-    (void)e;
-    t->ready = true;
-    think(t, a);
-}
-
-static void think_empty(struct turn *t, const struct turn_event *e, struct turn_actions *a)
-{
-    (void)e;
-    t->empty = true;
+    note_answer(t, e, a);
     think(t, a);
 }
 
@@ -590,14 +623,6 @@ static void held_end(struct turn *t, const struct turn_event *e, struct turn_act
     release(t, a);
 }
 
-static void held_not_speech(struct turn *t, const struct turn_event *e, struct turn_actions *a)
-{
-    (void)e;
-    t->deaf = t->speech;
-    if (t->doubt)
-        release(t, a);
-}
-
 /* Nobody can settle it any more. */
 static void held_mic_lost(struct turn *t, const struct turn_event *e, struct turn_actions *a)
 {
@@ -606,16 +631,11 @@ static void held_mic_lost(struct turn *t, const struct turn_event *e, struct tur
     say_lost(t, e, a);
 }
 
-static void held_ready(struct turn *t, const struct turn_event *e, struct turn_actions *a)
+static void held_release(struct turn *t, const struct turn_event *e, struct turn_actions *a)
 {
-    (void)e, (void)a;
-    t->ready = t->ready || !t->empty;
-}
-
-static void held_empty(struct turn *t, const struct turn_event *e, struct turn_actions *a)
-{
-    (void)e, (void)a;
-    t->empty = t->empty || !t->ready;
+    answer_release(t, e, a);
+    if (t->doubt)
+        release(t, a);
 }
 
 static void held_speaker_back(struct turn *t, const struct turn_event *e, struct turn_actions *a)
@@ -629,12 +649,9 @@ static void held_speaker_back(struct turn *t, const struct turn_event *e, struct
 
 static void unmute(struct turn *t, const struct turn_event *e, struct turn_actions *a)
 {
-    (void)e;
     t->state = TURN_IDLE;
     open_window(t, t->now);
-    t->hear_to = later(t->hear_to, t->now); /* nothing from before is heard */
-    a->set |= TURN_DO_MIC_OPEN;
-    earcon(a, t->mic_lost ? TURN_EARCON_LOST : TURN_EARCON_UNMUTED);
+    open_mic(t, e, a);
 }
 
 /* -- The table -------------------------------------------------------------------------------- */
@@ -646,21 +663,21 @@ static const cell table[TURN_EVENTS][TURN_STATES] = {
                            nothing},
     [TURN_SPEECH_END] = {nothing, nothing, nothing, nothing, held_end, nothing},
     [TURN_END_LIKELY] = {nothing, listen_end_likely, nothing, nothing, nothing, nothing},
-    [TURN_ANSWER_READY] = {nothing, listen_ready, think_ready, nothing, held_ready, nothing},
-    [TURN_ANSWER_EMPTY] = {nothing, listen_empty, think_empty, nothing, held_empty, nothing},
+    [TURN_ANSWER_READY] = {nothing, note_answer, think_answer, nothing, note_answer, nothing},
+    [TURN_ANSWER_EMPTY] = {nothing, note_answer, think_answer, nothing, note_answer, nothing},
     [TURN_ANSWER_ENDED] = {nothing, nothing, nothing, speak_ended, speak_ended, nothing},
-    [TURN_NOT_SPEECH] = {nothing, listen_not_speech, not_speech, not_speech, held_not_speech,
-                         nothing},
+    [TURN_NOT_SPEECH] = {nothing, listen_not_speech, not_speech, not_speech, not_speech, nothing},
     [TURN_BARGE_IN] = {nothing, nothing, barge_in, barge_in, barge_in, nothing},
     [TURN_WAKE] = {idle_wake, nothing, wake, wake, wake, nothing},
     [TURN_STOP] = {nothing, stop, stop, stop, stop, nothing},
     [TURN_MUTE] = {mute, mute, mute, mute, mute, nothing},
-    [TURN_UNMUTE] = {nothing, nothing, nothing, nothing, nothing, unmute},
+    [TURN_UNMUTE] = {nothing, nothing, open_mic, open_mic, open_mic, unmute},
+    [TURN_RELEASE] = {mute, listen_release, answer_release, answer_release, held_release, nothing},
     [TURN_MIC_LOST] = {say_lost, listen_mic_lost, say_lost, say_lost, held_mic_lost, nothing},
     [TURN_MIC_BACK] = {say_back, say_back, say_back, say_back, say_back, nothing},
     [TURN_SPEAKER_LOST] = {say_lost, say_lost, say_lost, speak_speaker_lost, say_lost, nothing},
     [TURN_SPEAKER_BACK] = {say_back, say_back, say_back, say_back, held_speaker_back, nothing},
-    [TURN_OVERFLOW] = {nothing, listen_overflow, nothing, nothing, held_not_speech, nothing},
+    [TURN_OVERFLOW] = {nothing, listen_overflow, nothing, nothing, not_speech, nothing},
     [TURN_MODEL_FAILED] = {nothing, failed, failed, failed, failed, nothing},
     [TURN_CONTEXT_FULL] = {compact, full, full, full, full, compact},
     [TURN_ASKED] = {idle_asked, asked, asked, asked, asked, nothing},
@@ -689,7 +706,7 @@ static bool stale(const struct turn *t, const struct turn_event *e)
 
 static bool note_onset(struct turn *t, const struct turn_event *e)
 {
-    if (t->speech || t->mic_lost || t->state == TURN_MUTED)
+    if (t->speech || t->mic_lost || t->closed)
         return false;
     t->speech = true;
     t->deaf = false;
@@ -732,6 +749,13 @@ static bool note(struct turn *t, const struct turn_event *e)
         return note_onset(t, e);
     case TURN_SPEECH_END:
         return note_end(t, e->age);
+    case TURN_RELEASE:
+        note_end(t, 0);
+        return true;
+    case TURN_WAKE:
+    case TURN_ASKED:
+    case TURN_BARGE_IN:
+        return !t->closed; /* nobody takes the floor who could not be heard */
     case TURN_MIC_LOST:
         t->cut = t->speech && !t->deaf;
         note_end(t, 0);
@@ -751,7 +775,7 @@ static bool note(struct turn *t, const struct turn_event *e)
 static void advance(struct turn *t, uint64_t at)
 {
     uint64_t now = later(at, t->now);
-    if (t->state == TURN_SPEAKING && t->own < t->for_.settle)
+    if (t->state == TURN_SPEAKING && !t->closed && t->own < t->for_.settle)
         t->own += now - t->now;
     t->now = now;
 }

@@ -16,6 +16,8 @@
  * Two rules that may surprise. Who mutes the microphone wants peace: a device that cannot be
  * interrupted by voice does not talk, so a reply is dropped. A reply of which next to nothing was
  * heard (undo_ms) and that the person talks over was a false end of turn: it is rolled back too.
+ * Push-to-talk is UNMUTE, WAKE and, when the key comes up, RELEASE: the microphone closes and what
+ * was said is answered. Until that answer is over the state is not yet MUTED, but `closed` is set.
  *
  * Time is the microphone's sample count, 64 bits, allowed to wrap; every deadline is looked at on
  * TURN_TICK, which the caller sends at least once a period, after the other events of that period.
@@ -36,7 +38,7 @@ enum turn_state {
     TURN_THINKING,  /* the turn is over, the answer has no sound yet */
     TURN_SPEAKING,  /* the reply is playing */
     TURN_HELD,      /* the reply waits: is that speech? is the speaker back? */
-    TURN_MUTED,     /* microphone closed, nothing sounds */
+    TURN_MUTED,     /* microphone closed, nothing sounds, nothing will */
     TURN_STATES
 };
 
@@ -54,6 +56,7 @@ enum turn_event_kind {
     TURN_STOP,         /* control: silence, now */
     TURN_MUTE,
     TURN_UNMUTE,
+    TURN_RELEASE, /* of the talk key: muted again, and what was said until now is the turn */
     TURN_MIC_LOST,
     TURN_MIC_BACK,
     TURN_SPEAKER_LOST,
@@ -167,6 +170,7 @@ struct turn {
 
     /* The voice at the microphone, whoever has the floor. */
     bool mic_lost, speaker_lost;
+    bool closed;        /* the microphone, by MUTE or RELEASE */
     bool speech;        /* between onset and end */
     bool deaf;          /* this stretch of speech has been judged; it interrupts nothing */
     bool cut;           /* the microphone was lost in mid-speech */
@@ -182,7 +186,7 @@ struct turn {
     unsigned stretches; /* of speech, 2 = several */
     uint64_t pause;     /* silence that ends it, as things look */
     uint64_t hear_to;   /* heard up to here */
-    bool forced;        /* ended by turn_max: no way back */
+    bool forced;        /* ended by turn_max, RELEASE, ASKED: no way back */
     bool compacted;     /* room was made for it once */
 
     /* The answer. */

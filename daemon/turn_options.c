@@ -143,10 +143,10 @@ int turn_option_set(struct turn_opts *o, const char *name, double value)
 static const char *const states[] = {"idle", "listening", "thinking", "speaking", "held", "muted"};
 
 static const char *const events[] = {
-    "tick",         "speech_onset", "speech_end", "end_likely",   "answer_ready", "answer_empty",
-    "answer_ended", "not_speech",   "barge_in",   "wake",         "stop",         "mute",
-    "unmute",       "mic_lost",     "mic_back",   "speaker_lost", "speaker_back", "overflow",
-    "model_failed", "context_full", "asked",
+    "tick",         "speech_onset", "speech_end",   "end_likely", "answer_ready", "answer_empty",
+    "answer_ended", "not_speech",   "barge_in",     "wake",       "stop",         "mute",
+    "unmute",       "release",      "mic_lost",     "mic_back",   "speaker_lost", "speaker_back",
+    "overflow",     "model_failed", "context_full", "asked",
 };
 
 static const char *const actions[] = {

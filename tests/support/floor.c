@@ -116,7 +116,9 @@ static const char *agrees(const struct floor *f)
 {
     enum turn_state s = f->turn.state;
     RULE((unsigned)s < TURN_STATES);
-    RULE((s == TURN_MUTED) == f->mic_closed);
+    RULE(f->turn.closed == f->mic_closed);
+    RULE(s != TURN_MUTED || f->mic_closed);
+    RULE((s != TURN_IDLE && s != TURN_LISTENING) || !f->mic_closed);
     RULE((s == TURN_SPEAKING) == (f->playing && !f->held));
     RULE((s == TURN_LISTENING) == (f->open && !f->committed));
     RULE((s == TURN_IDLE || s == TURN_MUTED) == !f->open);
@@ -156,7 +158,7 @@ static const char *obey(struct floor *f, const struct turn_event *e, uint32_t tu
         close_turn(f);
     }
     if (a->set & TURN_DO_MIC_CLOSE) {
-        RULE(!f->mic_closed && a->now == TURN_MUTED);
+        RULE(!f->mic_closed);
         f->mic_closed = true;
     }
     const char *wrong = obey_ends(f, a);

@@ -343,6 +343,22 @@ static void test_mute(void **unused)
     talk_end(&t);
 }
 
+/* Muted and unmuted, and the other way round, within one period: the last one counts. */
+static void test_mute_at_once(void **unused)
+{
+    (void)unused;
+    const struct ear_frame silence = {.level = -90};
+    begin(NULL);
+    conversation_event(t.conversation, TURN_MUTE);
+    conversation_event(t.conversation, TURN_UNMUTE);
+    assert_int_equal(conversation_period(t.conversation, &silence, 0), CONVERSATION_MIC_OPEN);
+    conversation_event(t.conversation, TURN_MUTE);
+    conversation_event(t.conversation, TURN_UNMUTE);
+    conversation_event(t.conversation, TURN_RELEASE);
+    assert_int_equal(conversation_period(t.conversation, &silence, 0), CONVERSATION_MIC_CLOSE);
+    talk_end(&t);
+}
+
 static void speak_babble(float hum)
 {
     size_t n;
@@ -597,7 +613,7 @@ int main(void)
         cmocka_unit_test(test_context),   cmocka_unit_test(test_full),
         cmocka_unit_test(test_slow),      cmocka_unit_test(test_bad_sound),
         cmocka_unit_test(test_hang),      cmocka_unit_test(test_written),
-        cmocka_unit_test(test_same),
+        cmocka_unit_test(test_same),      cmocka_unit_test(test_mute_at_once),
     };
     if (!talk_model(&t.session, 384))
         return 77;

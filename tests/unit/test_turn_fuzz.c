@@ -181,13 +181,10 @@ static void answer(struct house *h)
 static void trouble(struct house *h)
 {
     static const enum turn_event_kind kinds[][2] = {
-        {TURN_MUTE, TURN_UNMUTE},
-        {TURN_MIC_LOST, TURN_MIC_BACK},
-        {TURN_SPEAKER_LOST, TURN_SPEAKER_BACK},
-        {TURN_STOP, TURN_TICK},
-        {TURN_MODEL_FAILED, TURN_TICK},
-        {TURN_CONTEXT_FULL, TURN_TICK},
-        {TURN_OVERFLOW, TURN_TICK},
+        {TURN_MUTE, TURN_UNMUTE},       {TURN_RELEASE, TURN_UNMUTE},
+        {TURN_MIC_LOST, TURN_MIC_BACK}, {TURN_SPEAKER_LOST, TURN_SPEAKER_BACK},
+        {TURN_STOP, TURN_TICK},         {TURN_MODEL_FAILED, TURN_TICK},
+        {TURN_CONTEXT_FULL, TURN_TICK}, {TURN_OVERFLOW, TURN_TICK},
         {TURN_NOT_SPEECH, TURN_TICK},
     };
     if (h->trouble > 0 && --h->trouble == 0)

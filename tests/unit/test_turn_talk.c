@@ -484,6 +484,76 @@ static void test_mute(void **unused)
            ONSET(3300), EVENT(5990, TICK));
 }
 
+#define PRESS(ms) EVENT(ms, UNMUTE), EVENT(ms, WAKE)
+#define PRESSED                                                                                    \
+    "500 mute: muted mic_close earcon:muted\n"                                                     \
+    "1000 unmute: idle earcon:unmuted mic_open\n"                                                  \
+    "1000 wake: idle earcon:awake\n"
+#define HOLD_AND_ASK                                                                               \
+    EVENT(500, MUTE), PRESS(1000), ONSET(1200), EVENT(2000, RELEASE), EVENT(2500, ANSWER_READY)
+#define HELD_AND_ASKED                                                                             \
+    PRESSED "1200 speech_onset: listening hear@1000\n"                                             \
+            "2000 release: thinking mic_close hear_end commit\n"                                   \
+            "2500 answer_ready: speaking play\n"
+
+static void test_push_to_talk(void **unused)
+{
+    (void)unused;
+    /* Released in the last syllable: answered, and muted as before; what is said over the answer
+     * is not heard. */
+    SCRIPT(NULL, 20000, HELD_AND_ASKED "5000 answer_ended: muted\n", HOLD_AND_ASK, ONSET(3000),
+           EVENT(3100, BARGE_IN), EVENT(3200, WAKE), EVENT(3300, ASKED), END(4000),
+           EVENT(5000, ANSWER_ENDED));
+    /* Released in a pause in which the answer was begun. */
+    SCRIPT(NULL, 3000,
+           PRESSED "1200 speech_onset: listening hear@1000\n"
+                   "2200 tick: listening hear_end\n"
+                   "2400 release: speaking mic_close commit play\n",
+           EVENT(500, MUTE), PRESS(1000), ONSET(1200), END(2000), EVENT(2350, ANSWER_READY),
+           EVENT(2400, RELEASE));
+    /* Released while the answer sounds, over a cough that has just held it. */
+    SCRIPT(NULL, 20000,
+           PRESSED "1200 speech_onset: listening hear@1000\n"
+                   "2200 tick: listening hear_end\n"
+                   "2600 tick: speaking commit play\n"
+                   "5000 speech_onset: held hold\n"
+                   "5100 release: speaking mic_close resume\n"
+                   "6000 answer_ended: muted\n",
+           EVENT(500, MUTE), PRESS(1000), ONSET(1200), END(2000), EVENT(2500, ANSWER_READY),
+           ONSET(5000), EVENT(5100, RELEASE), EVENT(6000, ANSWER_ENDED));
+    /* Nothing was said, or not enough for a turn. */
+    SCRIPT(NULL, 9000, PRESSED "2000 release: muted mic_close earcon:muted\n", EVENT(500, MUTE),
+           PRESS(1000), EVENT(2000, RELEASE));
+    SCRIPT(NULL, 9000,
+           PRESSED "1200 speech_onset: listening hear@1000\n"
+                   "1300 release: muted mic_close forget earcon:muted\n",
+           EVENT(500, MUTE), PRESS(1000), ONSET(1200), EVENT(1300, RELEASE));
+}
+
+static void test_push_during_reply(void **unused)
+{
+    (void)unused;
+    /* The key takes the floor, and the next question is answered too. */
+    SCRIPT(NULL, 9000,
+           HELD_AND_ASKED "4000 unmute: speaking earcon:unmuted mic_open\n"
+                          "4000 wake: idle drop truncate earcon:awake\n"
+                          "4100 speech_onset: listening hear@4000\n"
+                          "5000 release: thinking mic_close hear_end commit\n"
+                          "5500 answer_ready: speaking play\n"
+                          "8000 answer_ended: muted\n",
+           HOLD_AND_ASK, PRESS(4000), ONSET(4100), EVENT(5000, RELEASE), EVENT(5500, ANSWER_READY),
+           EVENT(8000, ANSWER_ENDED));
+    /* Who unmutes meanwhile hears the answer to its end; who mutes again, or stops, does not. */
+    SCRIPT(NULL, 9000,
+           HELD_AND_ASKED "4000 unmute: speaking earcon:unmuted mic_open\n"
+                          "5000 answer_ended: idle\n",
+           HOLD_AND_ASK, EVENT(4000, UNMUTE), EVENT(5000, ANSWER_ENDED));
+    SCRIPT(NULL, 9000, HELD_AND_ASKED "4000 mute: muted drop truncate earcon:muted\n", HOLD_AND_ASK,
+           EVENT(4000, MUTE));
+    SCRIPT(NULL, 9000, HELD_AND_ASKED "4000 stop: muted drop truncate\n", HOLD_AND_ASK,
+           EVENT(4000, STOP));
+}
+
 /* What an earlier turn went through does not stick to the next. */
 static void test_aftermath(void **unused)
 {
@@ -547,6 +617,7 @@ int main(void)
         cmocka_unit_test(test_long),           cmocka_unit_test(test_silence),
         cmocka_unit_test(test_noise),          cmocka_unit_test(test_full),
         cmocka_unit_test(test_wake),           cmocka_unit_test(test_mute),
+        cmocka_unit_test(test_push_to_talk),   cmocka_unit_test(test_push_during_reply),
         cmocka_unit_test(test_aftermath),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
