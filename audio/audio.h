@@ -74,7 +74,7 @@ struct audio_stats {
 
 void audio_stats(const struct audio *a, struct audio_stats *s);
 
-/* Names that could be opened, one a line: `parley talk --devices`. */
+/* Names that could be opened, one a line: `parley talk --list-devices`. */
 int audio_list(FILE *out);
 
 void audio_close(struct audio *a); /* NULL is legal */

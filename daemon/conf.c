@@ -63,7 +63,7 @@ static const struct conf_key keys[] = {
          "run even if the weights do not fit in memory (slow)"),
 
     NAMED("audio", "capture", capture, "alsa:default", conf_check_sound, NULL, SOUND,
-          "microphone; `parley talk --devices` names what is there"),
+          "microphone; `parley talk --list-devices` names what is there"),
     NAMED("audio", "playback", playback, "alsa:default", conf_check_sound, NULL, SOUND,
           "loudspeaker"),
     {.section = "audio",
