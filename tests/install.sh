@@ -96,6 +96,16 @@ grep -q "^Depends:.*libsystemd0" "$root/debroot/DEBIAN/control" || wrong "no dep
 for script in postinst prerm postrm; do
     sh -n "$root/debroot/DEBIAN/$script" || wrong "$script"
 done
+# An upgrade starts the service again, but does not wait until it is ready.
+mkdir "$root/stubs"
+ln -s /bin/true "$root/stubs/systemd-sysusers"
+ln -s /bin/true "$root/stubs/systemd-tmpfiles"
+printf '#!/bin/sh\necho "$*" >>"%s"\n' "$root/asked" >"$root/stubs/systemctl"
+chmod +x "$root/stubs/systemctl"
+sed "s:/run/systemd/system:$root:" "$root/debroot/DEBIAN/postinst" >"$root/postinst"
+PATH=$root/stubs:$PATH sh "$root/postinst" configure 0.0.1 || wrong "postinst fails"
+grep -q "restart.* parleyd.service" "$root/asked" || wrong "an upgrade does not restart the service"
+! grep "start" "$root/asked" | grep -qv -- "--no-block" || wrong "an upgrade waits for the service"
 if command -v lintian >/dev/null; then
     said=$(lintian "$deb" 2>/dev/null | grep '^E:')
     [ -z "$said" ] || wrong "lintian: $said"

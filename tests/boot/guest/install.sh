@@ -38,15 +38,19 @@ step_sandbox() {
         [ "$(readlink /proc/1/ns/net)" != "$(readlink "/proc/$(pid)/ns/net")" ]
 }
 
+# Without a microphone it is not ready, and an upgrade must not wait until it is.
 step_reinstall() {
     local before
-    on_loop
-    wait_for 120 ready
+    printf '%s\n' "[audio]" "capture = alsa:hw:CARD=nowhere" >$conf
+    systemctl restart --no-block parleyd
+    check "it waits for a microphone" 120 is state opening
     before=$(pid)
-    judge "the package is installed again over itself" "" dpkg -i "$here/parley.deb"
-    check "... and the new one is ready" 120 ready
-    judge "... with the owner's configuration" "$(head -n 3 $conf)" grep -q Loopback $conf
-    judge "... as a new process" "$(pid)" [ "$(pid)" != "$before" ]
+    judge "the package is installed again over itself" "" timeout 300 dpkg -i "$here/parley.deb"
+    renewed() { [ "$(pid)" != "$before" ] && is state opening; }
+    check "... and a new process waits" 120 renewed
+    judge "... with the owner's configuration" "$(head -n 3 $conf)" grep -q nowhere $conf
+    on_loop
+    check "... and is ready once there is one" 120 ready
 }
 
 step_purge() {
