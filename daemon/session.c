@@ -258,7 +258,10 @@ int session_look(struct session *s, const struct session_opts *o, struct problem
 
 int session_open(struct session *s, const struct session_opts *o, struct problems *why)
 {
-    int err = session_look(s, o, why);
+    *s = (struct session){0};
+    int err = open_place(s, o, why);
+    if (err == 0 && o->dir != NULL)
+        err = open_extras(s, o, why);
     if (err == 0)
         err = check_options(s, o, why);
     if (err == 0)
