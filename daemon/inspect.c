@@ -8,9 +8,11 @@
 #include <errno.h>
 #include <getopt.h>
 #include <jansson.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/util.h"
 #include "daemon/commands.h"
@@ -59,6 +61,14 @@ static void print_layout(const struct inspection *in)
         printf("  tokenizer   %d tokens\n", tokenizer_count(in->s.tokenizer));
 }
 
+/* Without the file, sampling is by the reference's defaults. */
+static bool has_generation(const struct inspection *in)
+{
+    char path[PATH_MAX];
+    int n = snprintf(path, sizeof(path), "%s/generation_config.json", in->opts.dir);
+    return n < PATH_MAX && access(path, F_OK) == 0;
+}
+
 static void print_verdict(const struct inspection *in)
 {
     const char *where = in->where.device ? in->where.device : "the CPU";
@@ -80,6 +90,8 @@ static void print_text(const struct inspection *in)
     } else {
         printf("%s\n", in->opts.dir);
     }
+    if (!has_generation(in))
+        printf("  sampling    by the reference's defaults: there is no generation_config.json\n");
     for (size_t i = 0; i < in->why.n; i++)
         printf("  problem     %s\n", in->why.text[i]);
     if (in->why.dropped > 0)
@@ -149,6 +161,7 @@ static int print_json(const struct inspection *in)
     json_t *root = json_object(), *problems = json_array();
     json_object_set_new(root, "directory", json_text(in->opts.dir));
     json_object_set_new(root, "good", json_boolean(in->err == 0));
+    json_object_set_new(root, "generation_config", json_boolean(has_generation(in)));
     if (in->s.model)
         add_model_json(root, in);
     for (size_t i = 0; i < in->why.n; i++)

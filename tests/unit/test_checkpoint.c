@@ -694,6 +694,7 @@ static void inspect_tells(void **state)
     assert_true(json_is_true(json_object_get(root, "good")));
     assert_int_equal(json_integer_value(json_object_get(root, "files")), 2);
     assert_int_equal(json_array_size(json_object_get(root, "components")), 6);
+    assert_true(json_is_true(json_object_get(root, "generation_config")));
     assert_true(json_is_true(json_object_get(root, "fits")));
     assert_true(json_integer_value(json_object_get(root, "cache_bytes")) > 100000);
     json_decref(root);
@@ -703,6 +704,7 @@ static void inspect_tells(void **state)
     root = inspect(t.dir, &code);
     assert_int_equal(code, 2);
     assert_true(json_is_false(json_object_get(root, "good")));
+    assert_true(json_is_false(json_object_get(root, "generation_config")));
     assert_true(json_array_size(json_object_get(root, "problems")) >= 2);
     json_decref(root);
     tiny_free(&t);
