@@ -38,6 +38,10 @@ unit=$(find "$root" -name parleyd.service)
 # Programs.
 "$bin/parleyd" --check --config "$conf" || wrong "the configuration is not taken"
 "$bin/parleyd" --defaults | cmp -s - "$conf" || wrong "the configuration is not the default one"
+for told in $(sed -n 's/.*`parley \([a-z]*\) \(--[a-z-]*\)`.*/\1=\2/p' "$conf"); do
+    "$bin/parley" "${told%=*}" --help | grep -q -- "^ *${told#*=} " ||
+        wrong "the configuration tells of parley ${told%=*} ${told#*=}, which does not exist"
+done
 mkdir "$root/store"
 "$bin/parley" model --store "$root/store" use parley-mini 2>/dev/null ||
     wrong "the small model is not found"

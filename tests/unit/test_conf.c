@@ -318,40 +318,6 @@ static void test_committed_file(void **unused)
     free(file);
 }
 
-#ifndef PARLEY_EMULATED /* what the program says of itself does not depend on the processor */
-/* The program `parley COMMAND --help` names `option`. */
-static bool has_option(const char *command, const char *option)
-{
-    char line[256];
-    bool found = false;
-    snprintf(line, sizeof(line), BINARY_DIR "/parley %s --help", command);
-    FILE *f = popen(line, "re");
-    assert_non_null(f);
-    while (fgets(line, sizeof(line), f) != NULL)
-        found = found || strstr(line, option) != NULL;
-    pclose(f);
-    return found;
-}
-
-/* The options of parley that the file tells people of exist. */
-static void test_told_options(void **unused)
-{
-    (void)unused;
-    size_t n;
-    char *text = written(&n), command[32], option[32];
-    int told = 0;
-    for (const char *c = text; (c = strstr(c, "`parley ")) != NULL; c++) {
-        if (sscanf(c, "`parley %31[a-z] %31[a-z-]`", command, option) != 2 || option[0] != '-')
-            continue;
-        told++;
-        if (!has_option(command, option))
-            fail_msg("parley %s has no %s", command, option);
-    }
-    assert_int_equal(told, 1);
-    free(text);
-}
-#endif
-
 static void test_reload(void **unused)
 {
     (void)unused;
@@ -389,9 +355,6 @@ int main(void)
         cmocka_unit_test(test_missing_file),
         cmocka_unit_test(test_committed_file),
         cmocka_unit_test(test_reload),
-#ifndef PARLEY_EMULATED
-        cmocka_unit_test(test_told_options),
-#endif
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
