@@ -266,7 +266,9 @@ static int open_half(struct audio *a, enum audio_direction direction, const char
     if (err < 0)
         return err;
     h->pcm = calloc(a->period, sizeof(float));
-    return h->pcm != NULL ? open_device(h, why) : -ENOMEM;
+    if (h->pcm == NULL)
+        return -ENOMEM;
+    return atomic_load(&h->muted) ? 0 : open_device(h, why);
 }
 
 static int start_half(struct half *h)
@@ -328,6 +330,8 @@ int audio_open_kinds(struct audio **ret, const struct audio_opts *o,
     a->period = (size_t)rate / 100;
     a->unpaced = o->unpaced;
     a->player = o->player;
+    audio_mute(a, o->muted);
+    atomic_store(&a->half[AUDIO_CAPTURE].state, o->muted ? HALF_MUTED : HALF_RUNS);
     a->due_ns = audio_now_ns() + (int64_t)PERIOD_MS * MS;
     sem_init(&a->ready, 0, 0);
     bool realtime = o->realtime && !o->unpaced;
@@ -423,7 +427,7 @@ static int read_unpaced(struct audio *a, float *mic, float *far)
     struct half *c = &a->half[AUDIO_CAPTURE], *p = &a->half[AUDIO_PLAYBACK];
     int moved = 0;
     memset(mic, 0, a->period * sizeof(float));
-    if (!atomic_load(&c->muted))
+    if (!atomic_load(&c->muted) && (c->device != NULL || open_device(c, NULL) == 0))
         moved = c->kind->transfer(c->device, mic, a->period, &m);
     player_pull(a->player, far, a->period);
     memcpy(p->pcm, far, a->period * sizeof(float));
@@ -474,7 +478,8 @@ void audio_stats(const struct audio *a, struct audio_stats *s)
         .play_delay = (uint64_t)delay,
         .round_trip = (uint64_t)(delay + join_capture_delay(a->join)),
         .drift_ppm = join_drift_ppm(a->join),
-        .capture = c->text[atomic_load(&c->text_at)],
+        .capture =
+            atomic_load(&c->state) == HALF_MUTED ? "closed" : c->text[atomic_load(&c->text_at)],
         .playback = p->text[atomic_load(&p->text_at)],
     };
 }

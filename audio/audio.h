@@ -31,6 +31,7 @@ struct audio_opts {
     const char *playback; /* "alsa:default" */
     int rate;             /* 48000; the rate of audio_read and of the player */
     bool unpaced;         /* wav: and null: as fast as they are read */
+    bool muted;           /* the microphone stays closed until audio_mute(a, false) */
     bool realtime;        /* ask for real-time priority; refused is a note in `why`, no error */
     struct player *player;
 };
@@ -60,7 +61,8 @@ int audio_read(struct audio *a, float *mic, float *far);
 /* Makes a waiting audio_read return; from any thread or signal handler. */
 void audio_wake(struct audio *a);
 
-/* Closes the microphone for real (mute), and opens it again. */
+/* Closes the microphone for real (mute), and opens it again; one that is not there then is told as
+ * lost and looked for. */
 void audio_mute(struct audio *a, bool muted);
 
 struct audio_stats {
@@ -69,7 +71,7 @@ struct audio_stats {
     uint64_t play_delay;             /* samples at `rate` in the loudspeaker's device now */
     uint64_t round_trip;             /* DAC to microphone as the devices report it, samples */
     double drift_ppm;                /* loudspeaker's clock against the microphone's */
-    const char *capture, *playback;  /* what was opened, with rate and period */
+    const char *capture, *playback;  /* what was opened, with rate and period; "closed": muted */
 };
 
 void audio_stats(const struct audio *a, struct audio_stats *s);

@@ -373,6 +373,7 @@ static int open_audio(struct live *l, const struct live_opts *o, struct problems
     const struct audio_opts audio = {.capture = o->capture,
                                      .playback = o->playback,
                                      .rate = l->rate,
+                                     .muted = o->muted,
                                      .realtime = o->realtime,
                                      .player = l->player};
     if (err == 0)
@@ -418,10 +419,8 @@ int live_open(struct live **ret, const struct live_opts *o, struct problems *why
     l->figures.audio = l->devices;
     if (o->volume > 0)
         live_volume(l, o->volume);
-    if (o->muted) {
-        audio_mute(l->audio, true);
+    if (o->muted)
         live_event(l, TURN_MUTE);
-    }
     *ret = l;
     return 0;
 }

@@ -40,7 +40,7 @@ struct live_opts {
     const char *system;             /* system text */
     const struct turn_opts *turn;
     bool tell_cut, texts; /* as conversation_opts */
-    bool muted;           /* at the start */
+    bool muted;           /* at the start; no microphone is opened, or missed */
     int max_tokens;
 };
 

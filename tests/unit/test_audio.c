@@ -411,6 +411,40 @@ static void test_mute(void **unused)
     player_close(p);
 }
 
+/* Muted from the start the microphone is not opened, and not missed; both come with unmuting. */
+static void test_muted_at_start(void **unused)
+{
+    (void)unused;
+    struct player *p = open_player();
+    struct fault *mic = &faults[AUDIO_CAPTURE];
+    const struct audio_opts o = {
+        .capture = "fault:mic", .playback = "fault:speaker", .player = p, .muted = true};
+    for (int missing = 0; missing < 2; missing++) {
+        struct audio *a = NULL;
+        struct audio_stats s;
+        float level;
+        memset(faults, 0, sizeof(faults));
+        atomic_store(&mic->open, missing ? -ENODEV : 0);
+        assert_int_equal(audio_open_kinds(&a, &o, kinds, NULL), 0);
+        assert_int_equal(read_until(a, AUDIO_MIC_LOST, 30, &level) & ~BUSY, 0);
+        audio_stats(a, &s);
+        assert_string_equal(s.capture, "closed");
+        assert_int_equal(atomic_load(&mic->opened), 0);
+        audio_mute(a, false);
+        if (missing) {
+            await(a, AUDIO_MIC_LOST, &level);
+            atomic_store(&mic->open, 0);
+            await(a, AUDIO_MIC_BACK, &level);
+        }
+        await_level(a, 0.25f);
+        audio_stats(a, &s);
+        assert_string_equal(s.capture, "fault:mic, 48000 Hz");
+        assert_int_equal(s.mic_lost, missing);
+        audio_close(a);
+    }
+    player_close(p);
+}
+
 /* What happens to a microphone while it is muted is told when it is not. */
 static void test_mute_lost(void **unused)
 {
@@ -518,7 +552,8 @@ int main(void)
         cmocka_unit_test(test_paced),       cmocka_unit_test(test_wake),
         cmocka_unit_test(test_unplug),      cmocka_unit_test(test_stall),
         cmocka_unit_test(test_xruns),       cmocka_unit_test(test_mute),
-        cmocka_unit_test(test_mute_lost),   cmocka_unit_test(test_stale),
+        cmocka_unit_test(test_mute_lost),   cmocka_unit_test(test_muted_at_start),
+        cmocka_unit_test(test_stale),
         cmocka_unit_test(test_no_realtime), cmocka_unit_test(test_list),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
