@@ -35,8 +35,8 @@ struct ear_opts {
 
 /*
  * near: how likely the microphone holds more than our own echo, [0, 1], 1 while the far end is
- * silent. It is of this very period, not as late as clean and raw. 0.5 lies beyond the echoes of
- * 30 minutes in 12 simulated rooms; a voice 10 dB under the echo passes it within about 100 ms.
+ * silent. It is of this very period, not as late as clean and raw. 0.5 lies beyond the echoes in
+ * ten simulated rooms; a voice 10 dB under the echo passes it within about 100 ms.
  * To be trusted only once `settled`, and not for some seconds after the device was carried into
  * another room; then too little of the echo is known, and clean holds more of it, too.
  */
@@ -45,7 +45,7 @@ struct ear_frame {
     float raw[EAR_PERIOD];   /* as it came, delayed by as much as clean is */
     float level;             /* rms of raw, dBFS, floor -120 */
     float far;               /* loudest rms of the far end in the last half second, dBFS */
-    float near;              /* see below */
+    float near;              /* see above */
     float erle;              /* dB, 0 until it is known */
     bool settled;            /* the canceller has adapted to the room */
     int bad;                 /* samples that were no number, taken as 0 */
