@@ -80,7 +80,8 @@ struct appliance {
 
     struct recording *recording; /* NULL = none */
     struct history history;
-    bool typed; /* the turn that is being answered was written */
+    uint64_t forget_by_us; /* what is heard of until then, or until it is forgotten, is not noted */
+    bool typed;            /* the turn that is being answered was written */
     struct metrics metrics;
     struct conversation_now seen; /* when the last line was taken */
     uint64_t speech_end;          /* sample time */

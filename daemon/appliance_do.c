@@ -176,9 +176,13 @@ static int write_metrics(FILE *f, void *appliance)
     return 0;
 }
 
+/* A reply that is cut by this still says what was heard of it, before the conversation has
+ * forgotten. Should that line be lost: by then a piece of work is done, or the watchdog ends us. */
 static int forget(struct appliance *a, struct problems *why)
 {
     int told = a->live != NULL ? live_forget(a->live) : 0; /* whatever becomes of the file */
+    if (a->live != NULL && told == 0)
+        a->forget_by_us = appliance_now(a) + 2 * (uint64_t)a->conf.stall_s * 1000000;
     int err = history_forget(&a->history, a->conf.state);
     if (err < 0)
         return problem_add(why, err, "%s/%s: %s", a->conf.state, HISTORY_FILE, strerror(-err));
@@ -377,13 +381,16 @@ static void take_latencies(struct appliance *a, const json_t *line, const char *
 static void take_history(struct appliance *a, const json_t *line, const char *event)
 {
     const char *said = json_string_value(json_object_get(line, "text"));
+    bool forgetting = appliance_now(a) < a->forget_by_us;
+    if (strcmp(event, "forgot") == 0 && json_is_true(json_object_get(line, "asked")))
+        a->forget_by_us = 0;
     if (strcmp(event, "asked") == 0)
         a->typed = true;
-    if (strcmp(event, "memory") == 0 && said != NULL && said[0] != '\0')
+    if (strcmp(event, "memory") == 0 && said != NULL && said[0] != '\0' && !forgetting)
         note(a, "parley", said);
     if (!has_action(line, "commit"))
         return;
-    if (!a->typed)
+    if (!a->typed && !forgetting)
         note(a, "person", "(speech)");
     a->typed = false;
 }

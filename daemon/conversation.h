@@ -24,7 +24,8 @@
  *   word    {answer, text | bytes}        a piece of the answer, as the Thinker says it
  *   said    {answer, tokens, sound_ms, stop, text?}   the answer is complete; why it ended
  *   memory  {turn, answer, heard_ms, tokens, of, text?}   what is kept of an answer that is over
- *   forgot  {turns, left, context}        turns that had to go; positions in use now
+ *   forgot  {turns, left, context, asked?}  turns that had to go; positions in use now; asked true:
+ *                                         by conversation_forget, behind everything said before
  *   failed  {turn, why}
  *   waits   {answer}                      it ran dry: the model is slower than speech
  */

@@ -79,6 +79,8 @@ static void log_forgot(struct conversation *c, const struct report *r)
     event_line_int(l, "turns", r->a);
     event_line_int(l, "left", r->b);
     event_line_int(l, "context", r->c);
+    if (r->asked)
+        event_line_bool(l, "asked", true);
 }
 
 static void log_failed(struct conversation *c, const struct report *r)

@@ -138,10 +138,13 @@ int memory_compact(struct conversation *c)
     return err;
 }
 
-int memory_clear(struct conversation *c)
+int memory_clear(struct conversation *c, bool asked)
 {
     struct work_side *w = &c->work;
-    struct report r = {.kind = REPORT_FORGOT, .a = (int64_t)w->n_past, .c = w->system_at};
+    struct report r = {.kind = REPORT_FORGOT,
+                       .a = (int64_t)w->n_past,
+                       .c = w->system_at,
+                       .asked = asked};
     drop_oldest(w, w->n_past);
     w->recall = 0;
     w->recall_open = false;
@@ -196,7 +199,7 @@ int memory_recall(struct conversation *c, struct problems *why)
     if (err == 0)
         return 0;
     problems_free(why);
-    return memory_clear(c);
+    return memory_clear(c, false);
 }
 
 void memory_free(struct work_side *w)

@@ -59,7 +59,7 @@ enum report_kind {
     REPORT_WORD,   /* text */
     REPORT_SAID,   /* text: all of it; stop: why it ended; a: tokens, b: samples */
     REPORT_MEMORY, /* text: kept; a: tokens, b: of, c: samples heard */
-    REPORT_FORGOT, /* a: turns, b: left, c: positions */
+    REPORT_FORGOT, /* a: turns, b: left, c: positions; asked: by a CLEAR */
 };
 
 struct report {
@@ -67,6 +67,7 @@ struct report {
     uint32_t turn, answer;
     int64_t a, b, c;
     float probability;
+    bool asked;
     const char *stop; /* of constant memory */
     char text[REPORT_TEXT];
 };
@@ -218,7 +219,7 @@ void work_report(struct conversation *c, struct report *r);
 /* conversation_memory.c: turns that are over; called by the work side. */
 int memory_close_turn(struct conversation *c, uint64_t heard, bool all);
 int memory_compact(struct conversation *c);
-int memory_clear(struct conversation *c);
+int memory_clear(struct conversation *c, bool asked);
 bool memory_recalling(const struct work_side *w);
 int memory_recall(struct conversation *c, struct problems *why);
 void memory_free(struct work_side *w);

@@ -180,7 +180,7 @@ static int obey(struct conversation *c, const struct order *o)
     case ORDER_CLEAR:
         w->wanted = w->stuck = w->cut = false;
         err = take_back(c);
-        return err < 0 ? err : memory_clear(c);
+        return err < 0 ? err : memory_clear(c, true);
     default:
         return order_compact(c);
     }

@@ -210,6 +210,31 @@ static json_t *control(struct rig *r, const char *request)
     return reply;
 }
 
+/* Lines of the event log from now on. */
+static FILE *watch(const struct rig *r)
+{
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    char reply[64];
+    snprintf(a.sun_path, sizeof(a.sun_path), "%s", r->control);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&a, sizeof(a)), 0);
+    dprintf(fd, "{\"cmd\":\"watch\"}\n");
+    FILE *f = fdopen(fd, "r");
+    assert_non_null(fgets(reply, sizeof(reply), f));
+    return f;
+}
+
+/* The next line with this text; the caller frees. */
+static char *watched(FILE *f, const char *text)
+{
+    char *line = NULL;
+    size_t cap = 0;
+    do
+        assert_true(getline(&line, &cap, f) > 0);
+    while (strstr(line, text) == NULL);
+    return line;
+}
+
 static void accepted(struct rig *r, const char *request)
 {
     json_t *reply = control(r, request);
@@ -440,20 +465,9 @@ static void test_metrics_and_watch(void **state)
     assert_non_null(strstr(text, "\nparley_starts_total 1\n"));
     assert_non_null(strstr(text, "parley_first_sound_seconds_bucket{le=\"+Inf\"} 0\n"));
     json_decref(reply);
-    struct sockaddr_un a = {.sun_family = AF_UNIX};
-    snprintf(a.sun_path, sizeof(a.sun_path), "%s", r->control);
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    assert_int_equal(connect(fd, (struct sockaddr *)&a, sizeof(a)), 0);
-    dprintf(fd, "{\"cmd\":\"watch\"}\n");
-    FILE *f = fdopen(fd, "r");
-    char *line = NULL;
-    size_t cap = 0;
-    assert_true(getline(&line, &cap, f) > 0);
+    FILE *f = watch(r);
     accepted(r, "{\"cmd\":\"mute\"}");
-    do
-        assert_true(getline(&line, &cap, f) > 0);
-    while (strstr(line, "\"event\":\"mute\"") == NULL);
-    free(line);
+    free(watched(f, "\"event\":\"mute\""));
     fclose(f);
 }
 
@@ -479,6 +493,32 @@ static void test_words(void **state)
     accepted(r, "{\"cmd\":\"forget\"}");
     wait_text(r, "{\"cmd\":\"history\"}", "\"turns\": []");
     assert_int_equal(access(file, F_OK), -1);
+}
+
+/* What was heard of a reply that forgetting cuts comes after the history is empty, and stays out.
+ */
+static void test_forget_within_reply(void **state)
+{
+    struct rig *r = *state;
+    char file[128];
+    snprintf(file, sizeof(file), "%s/history.json", r->state);
+    write_conf(r, "[history]\nkeep = file\n");
+    start_ready(r);
+    FILE *f = watch(r);
+    accepted(r, "{\"cmd\":\"say\",\"text\":\"one, two, three, four, five, six and seven.\"}");
+    free(watched(f, "\"play\""));
+    usleep(1500000);
+    accepted(r, "{\"cmd\":\"forget\"}");
+    char *line = watched(f, "\"event\":\"memory\"");
+    if (strstr(line, "\"text\":\"one") == NULL || strstr(line, "seven") != NULL)
+        fail_msg("not cut in the middle: %s", line);
+    free(line);
+    free(watched(f, "\"event\":\"forgot\""));
+    wait_text(r, "{\"cmd\":\"history\"}", "\"turns\": []");
+    assert_int_equal(access(file, F_OK), -1);
+    accepted(r, "{\"cmd\":\"say\",\"text\":\"two and three.\"}");
+    wait_text(r, "{\"cmd\":\"history\"}", "two and three.");
+    fclose(f);
 }
 
 /* Not without leave, not for longer, and what is there can be replayed. */
@@ -511,14 +551,22 @@ static void test_recording(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_ready_and_stopped),   TEST(test_mute_and_volume_outlast), TEST(test_crash_loop),
-        TEST(test_spoilt_model),        TEST(test_bad_configuration),       TEST(test_reload),
-        TEST(test_stopped_at_any_time), TEST(test_metrics_and_watch),       TEST(test_recording),
-        TEST(test_no_microphone),       TEST(test_words),
+        TEST(test_ready_and_stopped),
+        TEST(test_mute_and_volume_outlast),
+        TEST(test_crash_loop),
+        TEST(test_spoilt_model),
+        TEST(test_bad_configuration),
+        TEST(test_reload),
+        TEST(test_stopped_at_any_time),
+        TEST(test_metrics_and_watch),
+        TEST(test_no_microphone),
+        TEST(test_recording),
+        TEST(test_words),
+        TEST(test_forget_within_reply),
     };
     size_t n = ARRAY_LEN(tests);
 #ifdef PARLEY_EMULATED
-    n--; /* a second of speech takes minutes there */
+    n -= 2; /* a second of speech takes minutes there */
 #endif
     return _cmocka_run_group_tests("tests", tests, n, NULL, NULL);
 }
