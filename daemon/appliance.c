@@ -407,6 +407,7 @@ static void reload(struct appliance *a)
     conf_free(&fresh);
     if (a->live != NULL)
         live_volume(a->live, appliance_gain(a));
+    appliance_take_recording(a);
 }
 
 static int on_reload(sd_event_source *source, const struct signalfd_siginfo *info, void *appliance)

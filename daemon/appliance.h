@@ -104,7 +104,8 @@ int appliance_control(void *appliance, const struct control_request *r, json_t *
                       struct problems *why);
 void appliance_button(void *appliance, enum button b, bool down);
 void appliance_event_line(struct appliance *a, const char *line, size_t n);
-void appliance_take_recording(struct appliance *a); /* what was heard since the last call */
+/* What was heard since the last call; ends a recording that may not be made any more. */
+void appliance_take_recording(struct appliance *a);
 int appliance_end_recording(struct appliance *a, struct problems *why);
 float appliance_gain(const struct appliance *a);
 

@@ -9,6 +9,8 @@
 #include "base/util.h"
 #include "daemon/appliance.h"
 
+enum { ANNOUNCE_VOLUME = 20 }; /* per cent; at less an earcon may be lost in a room */
+
 /* Steps of loudness that sound alike: amplitude goes with the square. */
 float appliance_gain(const struct appliance *a)
 {
@@ -108,6 +110,7 @@ static int volume(struct appliance *a, int percent, struct problems *why)
     a->volume = percent;
     if (a->live != NULL)
         live_volume(a->live, appliance_gain(a));
+    appliance_take_recording(a);
     int err = service_volume(&a->record, percent);
     if (err < 0)
         return problem_add(why, err, "set now, but a restart forgets it: %s: %s", a->conf.state,
@@ -216,7 +219,24 @@ static int say(struct appliance *a, const char *text, struct problems *why)
     return err < 0 ? err : live_say(a->live, text);
 }
 
-/* Whoever is in the room hears that a recording begins and ends. */
+/* Whoever is in the room hears that a recording begins and ends; as long as one is made, this has
+ * to stay so. */
+static int may_record(struct appliance *a, struct problems *why)
+{
+    struct live_stats s;
+    live_stats(a->live, &s);
+    if (!a->conf.recording)
+        return problem_add(why, -EPERM, "record: parley.conf has no allow = yes in [recording]");
+    if (a->volume < ANNOUNCE_VOLUME)
+        return problem_add(why, -EPERM,
+                           "record: the volume is %d; below %d nobody may hear it announced",
+                           a->volume, ANNOUNCE_VOLUME);
+    if (s.speaker_lost)
+        return problem_add(why, -EPERM,
+                           "record: the loudspeaker is lost; nobody hears it announced");
+    return 0;
+}
+
 static int record(struct appliance *a, int seconds, json_t *reply, struct problems *why)
 {
     int err = need_ready(a, why);
@@ -224,8 +244,8 @@ static int record(struct appliance *a, int seconds, json_t *reply, struct proble
         return err;
     if (seconds == 0)
         return appliance_end_recording(a, why);
-    if (!a->conf.recording)
-        return problem_add(why, -EPERM, "record: parley.conf has no allow = yes in [recording]");
+    if ((err = may_record(a, why)) < 0)
+        return err;
     if (seconds > a->conf.recording_max_s)
         return problem_add(why, -EINVAL, "record: found %d s, [recording] max_s allows %d", seconds,
                            a->conf.recording_max_s);
@@ -303,7 +323,7 @@ void appliance_take_recording(struct appliance *a)
     float pcm[4096];
     size_t n;
     struct problems why = {0};
-    int done = 0;
+    int done = a->recording != NULL ? may_record(a, &why) : 0;
     while (done == 0 && a->recording != NULL && (n = live_tapped(a->live, pcm, ARRAY_LEN(pcm))) > 0)
         done = recording_add(a->recording, pcm, n, &why);
     if (done != 0)

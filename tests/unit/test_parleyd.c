@@ -521,6 +521,29 @@ static void test_forget_within_reply(void **state)
     fclose(f);
 }
 
+/* Nobody is recorded who would not hear it announced, or once it is not allowed any more. */
+static void test_recording_is_heard(void **state)
+{
+    struct rig *r = *state;
+    static const char record[] = "{\"cmd\":\"record\",\"number\":300}";
+    static const char status[] = "{\"cmd\":\"status\"}";
+    write_conf(r, "[recording]\nallow = yes\n");
+    start_ready(r);
+    accepted(r, "{\"cmd\":\"volume\",\"number\":0}");
+    wait_text(r, record, "record: the volume is 0; below 20 nobody may hear it announced");
+    accepted(r, "{\"cmd\":\"volume\",\"number\":20}");
+    accepted(r, record);
+    accepted(r, "{\"cmd\":\"volume\",\"number\":19}");
+    status_has(r, "recording_s", json_integer(0));
+    accepted(r, "{\"cmd\":\"volume\",\"number\":100}");
+    usleep(1100000); /* the name of a recording is its second */
+    accepted(r, record);
+    write_conf(r, "");
+    kill(r->pid, SIGHUP);
+    wait_text(r, status, "\"recording_s\": 0,");
+    wait_text(r, record, "has no allow = yes");
+}
+
 /* Not without leave, not for longer, and what is there can be replayed. */
 static void test_recording(void **state)
 {
@@ -551,17 +574,12 @@ static void test_recording(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_ready_and_stopped),
-        TEST(test_mute_and_volume_outlast),
-        TEST(test_crash_loop),
-        TEST(test_spoilt_model),
-        TEST(test_bad_configuration),
-        TEST(test_reload),
-        TEST(test_stopped_at_any_time),
-        TEST(test_metrics_and_watch),
-        TEST(test_no_microphone),
-        TEST(test_recording),
-        TEST(test_words),
+        TEST(test_ready_and_stopped),   TEST(test_mute_and_volume_outlast),
+        TEST(test_crash_loop),          TEST(test_spoilt_model),
+        TEST(test_bad_configuration),   TEST(test_reload),
+        TEST(test_stopped_at_any_time), TEST(test_metrics_and_watch),
+        TEST(test_no_microphone),       TEST(test_recording_is_heard),
+        TEST(test_recording),           TEST(test_words),
         TEST(test_forget_within_reply),
     };
     size_t n = ARRAY_LEN(tests);
