@@ -84,7 +84,7 @@ struct appliance {
     bool typed;            /* the turn that is being answered was written */
     struct metrics metrics;
     struct conversation_now seen; /* when the last line was taken */
-    uint64_t speech_end;          /* sample time */
+    uint64_t speech_end;          /* sample time; 0 = no turn of speech is open */
 };
 
 /* Runs until it is told to stop; the exit code. Takes `conf`. */

@@ -386,10 +386,14 @@ static void take_latencies(struct appliance *a, const json_t *line, const char *
     struct live_stats s;
     uint64_t at = (uint64_t)whole(line, "at");
     live_stats(a->live, &s);
+    if (strcmp(event, "speech_onset") == 0 || strcmp(event, "asked") == 0)
+        a->speech_end = 0;
     if (strcmp(event, "speech_end") == 0)
         a->speech_end = at - (uint64_t)whole(line, "age");
-    if (has_action(line, "commit") && a->speech_end > 0 && at >= a->speech_end)
+    if (has_action(line, "commit") && a->speech_end > 0 && at >= a->speech_end) {
         histogram_add(&a->metrics.endpoint, (double)(at - a->speech_end) / EAR_RATE);
+        a->speech_end = 0;
+    }
     if (s.now.replies != a->seen.replies && s.now.answer_ms >= 0)
         histogram_add(&a->metrics.first_sound, s.now.answer_ms / 1e3);
     if (s.now.interrupted != a->seen.interrupted && s.now.stop_ms >= 0)

@@ -119,7 +119,8 @@ struct conversation_now {
     float speech;     /* probability */
     float level, far; /* dBFS */
     uint32_t turns, replies, interrupted, resumed, failed;
-    int answer_ms; /* from the end of the last turn's speech to its answer's first sound, -1 */
+    int answer_ms; /* from the end of the last turn's speech to its answer's first sound; -1: there
+                      was none, or it was written */
     int stop_ms;   /* from the onset of the last interruption to silence, -1 */
     int context_used, context;
     float rate; /* seconds of work for a second of speech; 0 = not known */

@@ -124,6 +124,8 @@ static void send(struct conversation *c, enum order_kind kind, const struct turn
                       .answer = a->answer,
                       .sound = ring_write_at(c->sound),
                       .heard = heard};
+    if (kind == ORDER_HEAR)
+        c->floor.wrote = c->floor.written != NULL;
     if (kind == ORDER_HEAR && c->floor.written != NULL) {
         o.text = c->floor.written;
         o.say = c->floor.say;
@@ -195,7 +197,8 @@ static void note(struct conversation *c, const struct turn_actions *a)
         atomic_fetch_add(&c->turns, 1);
     if (a->set & TURN_DO_PLAY) {
         atomic_fetch_add(&c->replies, 1);
-        atomic_store(&c->answer_ms, (int)((f->at - f->turn.silent_at) / MS) + delay_ms(c));
+        int ms = (int)((f->at - f->turn.silent_at) / MS) + delay_ms(c);
+        atomic_store(&c->answer_ms, f->wrote ? -1 : ms);
     }
     if (a->set & TURN_DO_EARCON && a->earcon == TURN_EARCON_FAILED)
         atomic_fetch_add(&c->failed, 1);

@@ -90,6 +90,7 @@ struct floor_side {
     bool clear;    /* everything is to be forgotten */
     char *written; /* the turn that is asked for, until it is sent */
     bool say;
+    bool wrote; /* the turn at hand was written */
 
     enum turn_event_kind events[EVENTS_MOST];
     int n_events;

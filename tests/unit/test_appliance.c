@@ -129,6 +129,7 @@ static void test_silent_recording(void **unused)
     while (live_event(a.live, TURN_WAKE) == 0)
         ;
     a.conf = (struct conf){.recording = true, .recording_max_s = 1, .state = a.record.dir};
+    a.volume = 100;
     assert_int_equal(appliance_control(&a, &r, reply, &why), -EAGAIN);
     assert_null(a.recording);
     live_close(a.live);
@@ -137,15 +138,52 @@ static void test_silent_recording(void **unused)
     problems_free(&why);
 }
 
+static void line(const char *text)
+{
+    appliance_event_line(&a, text, strlen(text));
+}
+
+/* End of speech to the end of its turn; what is written between them or later is no part of it. */
+static void test_endpoint(void **unused)
+{
+    (void)unused;
+    const struct histogram *h = &a.metrics.endpoint;
+    uint64_t n = 0;
+    char path[128];
+    snprintf(path, sizeof(path), "%s/control", a.record.dir);
+    assert_true(sd_event_new(&a.event) >= 0);
+    const struct control_socket_opts o = {.event = a.event, .fd = -1, .path = path, .group = ""};
+    assert_int_equal(control_socket_open(&a.control, &o, NULL), 0);
+    a.metrics = (struct metrics){0};
+    assert_int_equal(history_open(&a.history, 20, NULL, NULL), 0);
+    line("{\"at\":16000,\"event\":\"speech_end\",\"age\":1600}");
+    line("{\"at\":24000,\"event\":\"tick\",\"actions\":[\"hear_end\",\"commit\"]}");
+    assert_float_equal(h->sum, 0.6, 1e-9);
+    line("{\"at\":9600000,\"event\":\"asked\",\"actions\":[\"hear\",\"hear_end\",\"commit\"]}");
+    line("{\"at\":9700000,\"event\":\"speech_end\",\"age\":1600}");
+    line("{\"at\":9900000,\"event\":\"asked\",\"actions\":[\"hear\",\"hear_end\",\"commit\"]}");
+    line("{\"at\":9910000,\"event\":\"speech_end\",\"age\":1600}");
+    line("{\"at\":9911000,\"event\":\"speech_onset\",\"age\":800}");
+    line("{\"at\":9926000,\"event\":\"tick\",\"actions\":[\"commit\"]}"); /* turn_max */
+    assert_float_equal(h->sum, 0.6, 1e-9);
+    line("{\"at\":9940000,\"event\":\"speech_end\",\"age\":0}");
+    line("{\"at\":9948000,\"event\":\"tick\",\"actions\":[\"commit\"]}");
+    assert_float_equal(h->sum, 1.1, 1e-9);
+    for (int i = 0; i < METRICS_BUCKETS; i++)
+        n += h->count[i];
+    assert_int_equal(n, 2);
+    history_close(&a.history);
+    control_socket_close(a.control);
+    a.event = sd_event_unref(a.event);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, open_all, close_all)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_push_to_talk),
-        TEST(test_mute_while_held),
-        TEST(test_unmute_while_held),
-        TEST(test_silent_recording),
+        TEST(test_push_to_talk),     TEST(test_mute_while_held), TEST(test_unmute_while_held),
+        TEST(test_silent_recording), TEST(test_endpoint),
     };
     if (!talk_model(&a.session, 2048))
         return 77;

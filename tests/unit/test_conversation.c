@@ -505,9 +505,14 @@ static void test_written(void **unused)
     assert_int_equal(conversation_ask(t.conversation, "and?"), -EBUSY);
     const char *at = wait_for(NULL, "answer_ended");
     assert_string_equal(last_said(), "The opposite of hot is cold.");
+    struct conversation_now now;
+    conversation_now(t.conversation, &now);
+    assert_int_equal(now.answer_ms, -1); /* nobody had spoken */
     speak(sum, n_sum);
     at = wait_for(at, "answer_ended");
     assert_string_equal(last_said(), "Seven plus eight is fifteen.");
+    conversation_now(t.conversation, &now);
+    assert_in_range(now.answer_ms, 250, 2000);
     /* Over a reply: it is cut, and the question has the floor. */
     speak(capital, n_capital);
     at = wait_for(at, "\"play\"");
