@@ -254,7 +254,11 @@ static int record(struct appliance *a, int seconds, json_t *reply, struct proble
     err = live_earcon(a->live, TURN_EARCON_RECORD); /* first: nothing is recorded unannounced */
     if (err < 0)
         return problem_add(why, err, "record: it cannot be announced now: %s", strerror(-err));
-    err = recording_open(&a->recording, &a->conf, seconds, time(NULL), why);
+    const struct recording_opts o = {.conf = &a->conf,
+                                     .system = a->system,
+                                     .seconds = seconds,
+                                     .now = time(NULL)};
+    err = recording_open(&a->recording, &o, why);
     if (err < 0)
         return err;
     put(reply, "path", text_or_null(recording_path(a->recording)));

@@ -1,9 +1,8 @@
-/* daemon/recording.c - a WAV file and the scenario that plays it in a dead room. */
+/* daemon/recording.c - a WAV file and the scenario that plays it as it is. */
 #include "daemon/recording.h"
 
 #include <errno.h>
 #include <limits.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,15 +10,16 @@
 
 #include "audio/ear.h"
 #include "base/util.h"
-#include "daemon/acoustics.h"
 #include "daemon/sound_file.h"
 #include "daemon/state_file.h"
 
+enum { AFTER_MS = 5000, NO_ECHO_DB = -120 }; /* AFTER: for the last answer */
+
 struct recording {
     const struct conf *conf;
+    const char *system;
     char path[PATH_MAX];
     struct sound_writer *sound;
-    float *pcm; /* [most]: kept for the level, which the scenario names */
     size_t n, most;
 };
 
@@ -40,48 +40,6 @@ static int make_folders(struct recording *r, time_t now, struct problems *why)
     return 0;
 }
 
-int recording_open(struct recording **ret, const struct conf *conf, int seconds, time_t now,
-                   struct problems *why)
-{
-    char file[PATH_MAX + 16];
-    struct recording *r = calloc(1, sizeof(*r));
-    if (r == NULL)
-        return -ENOMEM;
-    r->conf = conf;
-    r->most = (size_t)seconds * EAR_RATE;
-    r->pcm = malloc(r->most * sizeof(float));
-    int err = r->pcm == NULL ? -ENOMEM : make_folders(r, now, why);
-    snprintf(file, sizeof(file), "%s/heard.wav", r->path);
-    if (err == 0)
-        err = sound_writer_open(&r->sound, file, EAR_RATE, 1, why);
-    if (err < 0) {
-        free(r->pcm);
-        free(r);
-        return err;
-    }
-    *ret = r;
-    return 0;
-}
-
-int recording_add(struct recording *r, const float *pcm, size_t n, struct problems *why)
-{
-    n = min_size(n, r->most - r->n);
-    memcpy(r->pcm + r->n, pcm, n * sizeof(float));
-    r->n += n;
-    int err = sound_writer_add(r->sound, pcm, n, why);
-    return err < 0 ? err : r->n == r->most;
-}
-
-double recording_left_s(const struct recording *r)
-{
-    return (double)(r->most - r->n) / EAR_RATE;
-}
-
-const char *recording_path(const struct recording *r)
-{
-    return r->path;
-}
-
 /* The options of [turn] as a scenario names them. */
 static json_t *turn_options(const struct conf *c)
 {
@@ -100,15 +58,72 @@ static json_t *turn_options(const struct conf *c)
     return turn;
 }
 
-/* The room is in the recording already: nothing is added to it, and its level stays. */
-static json_t *scenario(const struct recording *r)
+/* The room is in the recording already and our own voice is not: nothing is added, nothing removed,
+ * and its level stays. */
+static json_t *scenario(const struct recording *r, size_t samples)
 {
-    double level_db = r->n > 0 ? fmax(-90, fmin(0, active_level(r->pcm, r->n, EAR_RATE))) : -90;
-    return json_pack("{s:s, s:i, s:b, s:o, s:{s:f}, s:[{s:i, s:s, s:i}]}", "about",
-                     "A recording of a running parleyd.", "length_ms",
-                     (int)(r->n * 1000 / EAR_RATE) + 5000, "tell_cut", r->conf->tell_cut, "turn",
-                     turn_options(r->conf), "room", "voice_db", level_db, "sounds", "at_ms", 0,
-                     "file", "heard.wav", "rt60_ms", 0);
+    const struct conf *c = r->conf;
+    const char *speaker = c->speaker[0] != '\0' ? c->speaker : NULL;
+    return json_pack("{s:s, s:i, s:s*, s:b, s:o, s:{s:b}, s:{s:i, s:i, s:b, s:s*}, s:{s:i, s:i}, "
+                     "s:[{s:i, s:s, s:b, s:i}]}",
+                     "about", "A recording of a running parleyd.", "length_ms",
+                     (int)(samples * 1000 / EAR_RATE) + AFTER_MS, "system", r->system, "tell_cut",
+                     c->tell_cut, "turn", turn_options(c), "ear", "no_cancel", true, "model",
+                     "max_tokens", c->max_tokens, "context", c->context, "sampled", true, "speaker",
+                     speaker, "room", "rt60_ms", 0, "echo_db", NO_ECHO_DB, "sounds", "at_ms", 0,
+                     "file", "heard.wav", "as_it_is", true, "rt60_ms", 0);
+}
+
+static int write_scenario(const struct recording *r, size_t samples, struct problems *why)
+{
+    int err = state_write_json(r->path, "scenario.json", 0600, scenario(r, samples));
+    if (err < 0)
+        problem_add(why, err, "%s/scenario.json: %s", r->path, strerror(-err));
+    return err;
+}
+
+int recording_open(struct recording **ret, const struct recording_opts *o, struct problems *why)
+{
+    char file[PATH_MAX + 16];
+    struct recording *r = calloc(1, sizeof(*r));
+    if (r == NULL)
+        return -ENOMEM;
+    r->conf = o->conf;
+    r->system = o->system;
+    r->most = (size_t)o->seconds * EAR_RATE;
+    int err = make_folders(r, o->now, why);
+    snprintf(file, sizeof(file), "%s/heard.wav", r->path);
+    if (err == 0)
+        err = sound_writer_open(&r->sound, file, EAR_RATE, 1, why);
+    if (err == 0) /* now, and again once the length is known: the process may be killed */
+        err = write_scenario(r, r->most, why);
+    if (err < 0) {
+        sound_writer_close(r->sound, NULL);
+        free(r);
+        return err;
+    }
+    *ret = r;
+    return 0;
+}
+
+int recording_add(struct recording *r, const float *pcm, size_t n, struct problems *why)
+{
+    n = min_size(n, r->most - r->n);
+    r->n += n;
+    int err = sound_writer_add(r->sound, pcm, n, why);
+    if (err == 0)
+        sound_writer_settle(r->sound);
+    return err < 0 ? err : r->n == r->most;
+}
+
+double recording_left_s(const struct recording *r)
+{
+    return (double)(r->most - r->n) / EAR_RATE;
+}
+
+const char *recording_path(const struct recording *r)
+{
+    return r->path;
 }
 
 int recording_close(struct recording *r, struct problems *why)
@@ -116,10 +131,7 @@ int recording_close(struct recording *r, struct problems *why)
     if (r == NULL)
         return 0;
     int err = sound_writer_close(r->sound, why);
-    int written = state_write_json(r->path, "scenario.json", 0600, scenario(r));
-    if (written < 0)
-        problem_add(why, written, "%s/scenario.json: %s", r->path, strerror(-written));
-    free(r->pcm);
+    int written = write_scenario(r, r->n, why);
     free(r);
     return err < 0 ? err : written;
 }

@@ -5,8 +5,12 @@
  *     STATE/recordings/20261121-091500/heard.wav       16 kHz, our own voice removed
  *     STATE/recordings/20261121-091500/scenario.json
  *
- * The scenario holds the turn-taking options of the day, so that what went wrong goes wrong again.
- * Folders have mode 0700. Nothing is recorded for longer than was asked for.
+ * The scenario holds what the conversation was opened with: turn taking, system text, context and
+ * length of replies, voice. The replay hears the same sound, without an echo of its own replies; it
+ * answers in its own words and pace, as replies are drawn by lot and the machine's speed is not
+ * recorded, and with the model that it is given. Both files are whole after every call, also for
+ * who finds them after a crash. Folders have mode 0700. Nothing is recorded for longer than was
+ * asked for; nothing here removes a recording.
  *
  * Threads: one owner; writing blocks on the disk.
  */
@@ -22,9 +26,14 @@
 
 struct recording;
 
-/* Starts one of at most `seconds`; `now` names it. */
-int recording_open(struct recording **ret, const struct conf *conf, int seconds, time_t now,
-                   struct problems *why);
+struct recording_opts {
+    const struct conf *conf; /* borrowed, as is: */
+    const char *system;      /* system text, NULL = none */
+    int seconds;             /* at most so long */
+    time_t now;              /* names it */
+};
+
+int recording_open(struct recording **ret, const struct recording_opts *o, struct problems *why);
 
 /* More sound, 16 kHz. 1 = that was all that was asked for, 0, or negative errno. */
 int recording_add(struct recording *r, const float *pcm, size_t n, struct problems *why);

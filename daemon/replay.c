@@ -426,6 +426,7 @@ static int open_session(struct replay *r, struct problems *why)
     o.context = m->context;
     o.max_frames = m->max_frames;
     o.seed = (uint64_t)m->seed;
+    o.speaker = m->speaker;
     o.greedy = !m->sampled;
     o.temperature = -1;
     return session_open(&r->session, &o, why);

@@ -88,11 +88,12 @@ static void read_model(struct scenario *s, const json_t *value, struct problems 
     struct fields f;
     struct scenario_model *m = &s->model;
     fields_begin(&f, s->path, "model", value, why);
-    fields_int(&f, "max_tokens", 1, 100000, &m->max_tokens);
+    fields_int(&f, "max_tokens", 1, 1 << 20, &m->max_tokens);
     fields_int(&f, "max_frames", 1, 100000, &m->max_frames);
     fields_int(&f, "context", 16, 1 << 20, &m->context);
     fields_int(&f, "seed", 0, 1000000, &m->seed);
     fields_bool(&f, "sampled", &m->sampled);
+    m->speaker = fields_text(&f, "speaker");
     if (fields_end(&f) < 0)
         *err = -EINVAL;
 }
@@ -154,6 +155,7 @@ static int read_sound(struct scenario *s, struct scenario_sound *sound, struct f
     fields_real(f, "level_db", -60, 60, &sound->level_db);
     fields_int(f, "rt60_ms", 0, 2000, &sound->rt60_ms);
     fields_int(f, "repeat_ms", 0, SCENARIO_MS_MAX, &sound->repeat_ms);
+    fields_bool(f, "as_it_is", &sound->as_it_is);
     return fields_end(f);
 }
 

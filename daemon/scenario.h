@@ -49,6 +49,7 @@ struct scenario_sound {
     double level_db;  /* over the level of a voice; 0 */
     int rt60_ms;      /* of its way to the microphone; the room's */
     int repeat_ms;    /* goes round for so long; 0 = once */
+    bool as_it_is;    /* its level stays: it was recorded at the microphone */
 };
 
 enum scenario_noise_kind { NOISE_WHITE, NOISE_PINK, NOISE_HUM, NOISE_KINDS };
@@ -86,6 +87,7 @@ struct scenario {
     struct scenario_model {
         int max_tokens, max_frames, context, seed; /* 0 = default */
         bool sampled;                              /* by the checkpoint's settings, not greedily */
+        const char *speaker;                       /* voice of the replies, NULL = the default */
     } model;
     struct ear_opts ear;
     int wrap_bits, wrap_after_ms; /* counts of samples begin so long before 2^bits; 0 = at 0 */

@@ -73,7 +73,8 @@ static int hear(struct playing *p, const struct scenario *s, size_t index, const
     if (p->pcm != NULL) {
         taps_apply(&path, pcm, n, p->pcm);
         double level = active_level(p->pcm, p->n, SCENE_RATE);
-        float gain = (float)amplitude(s->room.voice_db + sound->level_db - level);
+        double wanted = sound->as_it_is ? level : s->room.voice_db + sound->level_db;
+        float gain = (float)amplitude(wanted - level);
         for (size_t i = 0; i < p->n; i++)
             p->pcm[i] *= gain;
     }

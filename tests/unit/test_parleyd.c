@@ -25,7 +25,13 @@
 
 #include "base/util.h"
 #include "daemon/scenario.h"
+#include "daemon/sound_file.h"
 
+#ifdef PARLEY_EMULATED
+#define EMULATOR PARLEY_EMULATED
+#else
+#define EMULATOR ""
+#endif
 #define PROGRAM BINARY_DIR "/parleyd"
 #define MODEL   SOURCE_DIR "/models/parley-mini"
 #define VAD     SOURCE_DIR "/models/vad/silero.bin"
@@ -96,13 +102,9 @@ static int rig_down(void **state)
 
 static void execute(const struct rig *r)
 {
-#ifdef PARLEY_EMULATED
     char command[1024];
-    snprintf(command, sizeof(command), "exec %s %s --config %s", PARLEY_EMULATED, PROGRAM, r->conf);
+    snprintf(command, sizeof(command), "exec %s %s --config %s", EMULATOR, PROGRAM, r->conf);
     execl("/bin/sh", "sh", "-c", command, (char *)NULL);
-#else
-    execl(PROGRAM, "parleyd", "--config", r->conf, (char *)NULL);
-#endif
 }
 
 static void start(struct rig *r)
@@ -544,29 +546,113 @@ static void test_recording_is_heard(void **state)
     wait_text(r, record, "has no allow = yes");
 }
 
-/* Not without leave, not for longer, and what is there can be replayed. */
+/* The folder of a recording that begins now. */
+static void begin_recording(struct rig *r, int seconds, char path[256])
+{
+    char request[64];
+    snprintf(request, sizeof(request), "{\"cmd\":\"record\",\"number\":%d}", seconds);
+    json_t *reply = control(r, request);
+    const char *folder = json_string_value(json_object_get(reply, "path"));
+    assert_non_null(folder);
+    snprintf(path, 256, "%s", folder);
+    json_decref(reply);
+}
+
+/* Quiet, a question, quiet. */
+static void write_question(const char *path)
+{
+    static float silence[16000];
+    float *pcm;
+    size_t n;
+    struct problems why = {0};
+    struct sound_writer *w;
+    assert_int_equal(sound_file_read(&pcm, &n, SOURCE_DIR "/etc/demo/sum.wav", &why), 0);
+    assert_int_equal(sound_writer_open(&w, path, 16000, 1, &why), 0);
+    for (int i = 0; i < 12; i++)
+        if (i == 3)
+            sound_writer_add(w, pcm, n, &why);
+        else
+            sound_writer_add(w, silence, 16000, &why);
+    assert_int_equal(sound_writer_close(w, &why), 0);
+    free(pcm);
+}
+
+/* `parley ARGUMENTS`, its exit code; the rest of the command line is the shell's. */
+static int run_parley(const char *arguments)
+{
+    char command[1024];
+    int status;
+    snprintf(command, sizeof(command), "exec %s %s/parley %s", EMULATOR, BINARY_DIR, arguments);
+    pid_t pid = fork();
+    if (pid == 0) {
+        execl("/bin/sh", "sh", "-c", command, (char *)NULL);
+        _exit(127);
+    }
+    waitpid(pid, &status, 0);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+/* Not without leave, not for longer; the replay hears what was heard, and answers. */
 static void test_recording(void **state)
 {
     struct rig *r = *state;
+    char sound[64], microphone[80], path[256], arguments[768], *events;
+    size_t n;
+    struct problems why = {0};
+    snprintf(sound, sizeof(sound), "%s/question.wav", r->dir);
+    snprintf(microphone, sizeof(microphone), "wav:%s", sound);
+    write_question(sound);
+    write_conf_mic(r, microphone, "[speech]\nlanguage = English\n");
     start_ready(r);
     wait_text(r, "{\"cmd\":\"record\",\"number\":1}", "has no allow = yes in [recording]");
-    write_conf(r, "[recording]\nallow = yes\nmax_s = 10\n");
+    write_conf_mic(r, microphone,
+                   "[speech]\nlanguage = English\n[recording]\nallow = yes\nmax_s = 10\n");
     kill(r->pid, SIGHUP);
     wait_text(r, "{\"cmd\":\"record\",\"number\":11}", "max_s allows 10");
-    json_t *reply = control(r, "{\"cmd\":\"record\",\"number\":1}");
-    char path[256];
-    const char *folder = json_string_value(json_object_get(reply, "path"));
-    assert_non_null(folder);
-    snprintf(path, sizeof(path), "%s/scenario.json", folder);
-    json_decref(reply);
+    begin_recording(r, 7, path);
     wait_text(r, "{\"cmd\":\"record\",\"number\":1}", "one is being made already");
     wait_text(r, "{\"cmd\":\"status\"}", "\"recording_s\": 0,");
-    struct scenario scenario;
+    snprintf(arguments, sizeof(arguments),
+             "replay %s/scenario.json --model %s --vad %s/models/vad/silero.bin --no-compare "
+             "--quiet --events %s/events",
+             path, MODEL, SOURCE_DIR, r->dir);
+    assert_int_equal(run_parley(arguments), 0);
+    snprintf(path, sizeof(path), "%s/events", r->dir);
+    assert_int_equal(read_file(&events, &n, path, 1 << 20), 0);
+    const char *memory = strstr(events, "\"event\":\"memory\"");
+    if (memory == NULL || strstr(memory, "fifteen") == NULL)
+        fail_msg("%s", events);
+    free(events);
+    problems_free(&why);
+}
+
+/* Who kills it finds a recording that can be replayed, as it was heard. */
+static void test_recording_killed(void **state)
+{
+    struct rig *r = *state;
+    char path[256], file[300];
+    struct scenario s;
     struct problems why = {0};
-    if (scenario_read(&scenario, path, &why) < 0)
+    write_conf(r,
+               "[speech]\nlanguage = German\n[recording]\nallow = yes\n[turn]\nslow_ms = 1234\n");
+    start_ready(r);
+    begin_recording(r, 300, path);
+    wait_text(r, "{\"cmd\":\"status\"}", "\"recording_s\": 298.");
+    killed(r);
+    snprintf(file, sizeof(file), "%s/heard.wav", path);
+    assert_true(sound_file_seconds(file, &why) >= 1);
+    snprintf(file, sizeof(file), "%s/scenario.json", path);
+    if (scenario_read(&s, file, &why) < 0)
         fail_msg("%s", why.text[0]);
-    assert_int_equal(scenario.length_ms, 6000);
-    scenario_free(&scenario);
+    assert_int_equal(s.length_ms, 305000);
+    assert_string_equal(s.system, "The person speaks German. Answer in German.");
+    assert_int_equal(s.model.context, 2048);
+    assert_int_equal(s.model.max_tokens, 256);
+    assert_true(s.model.sampled && s.ear.no_cancel && s.sounds[0].as_it_is && s.tell_cut);
+    assert_true(s.room.echo_db <= -120 && s.room.rt60_ms == 0);
+    assert_int_equal(s.turn.slow_ms, 1234);
+    scenario_free(&s);
+    problems_free(&why);
 }
 
 #define TEST(f) cmocka_unit_test_setup_teardown(f, rig_up, rig_down)
@@ -574,17 +660,24 @@ static void test_recording(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_ready_and_stopped),   TEST(test_mute_and_volume_outlast),
-        TEST(test_crash_loop),          TEST(test_spoilt_model),
-        TEST(test_bad_configuration),   TEST(test_reload),
-        TEST(test_stopped_at_any_time), TEST(test_metrics_and_watch),
-        TEST(test_no_microphone),       TEST(test_recording_is_heard),
-        TEST(test_recording),           TEST(test_words),
+        TEST(test_ready_and_stopped),
+        TEST(test_mute_and_volume_outlast),
+        TEST(test_crash_loop),
+        TEST(test_spoilt_model),
+        TEST(test_bad_configuration),
+        TEST(test_reload),
+        TEST(test_stopped_at_any_time),
+        TEST(test_metrics_and_watch),
+        TEST(test_no_microphone),
+        TEST(test_recording_is_heard),
+        TEST(test_recording_killed),
+        TEST(test_recording),
+        TEST(test_words),
         TEST(test_forget_within_reply),
     };
     size_t n = ARRAY_LEN(tests);
 #ifdef PARLEY_EMULATED
-    n -= 2; /* a second of speech takes minutes there */
+    n -= 3; /* a second of speech takes minutes there */
 #endif
     return _cmocka_run_group_tests("tests", tests, n, NULL, NULL);
 }
