@@ -9,7 +9,10 @@
 #include "base/util.h"
 #include "daemon/appliance.h"
 
-enum { ANNOUNCE_VOLUME = 20 }; /* per cent; at less an earcon may be lost in a room */
+enum {
+    ANNOUNCE_VOLUME = 20, /* per cent; at less an earcon may be lost in a room */
+    REPLY_MORE = 1024     /* bytes of a reply around what it brings */
+};
 
 /* Steps of loudness that sound alike: amplitude goes with the square. */
 float appliance_gain(const struct appliance *a)
@@ -268,6 +271,19 @@ static int record(struct appliance *a, int seconds, json_t *reply, struct proble
     return 0;
 }
 
+/* As much as the connection can hold. */
+static int history(const struct appliance *a, json_t *reply)
+{
+    size_t left_out;
+    json_t *turns = history_newest(&a->history, CONTROL_QUEUE_MAX - REPLY_MORE, &left_out);
+    if (turns == NULL)
+        return -ENOMEM;
+    put(reply, "turns", turns);
+    if (left_out > 0)
+        put(reply, "left_out", json_integer((json_int_t)left_out));
+    return 0;
+}
+
 int appliance_control(void *ctx, const struct control_request *r, json_t *reply,
                       struct problems *why)
 {
@@ -294,8 +310,7 @@ int appliance_control(void *ctx, const struct control_request *r, json_t *reply,
     case CONTROL_METRICS:
         return put_written(reply, write_metrics, a);
     case CONTROL_HISTORY:
-        json_object_set(reply, "turns", a->history.turns);
-        return 0;
+        return history(a, reply);
     case CONTROL_FORGET:
         return forget(a, why);
     case CONTROL_VOLUME:

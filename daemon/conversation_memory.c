@@ -69,15 +69,23 @@ static int keep(struct work_side *w)
     return 0;
 }
 
+/* Of a long answer its end, and a mark that there was more: what was heard last counts. */
 static void say_kept(struct conversation *c, uint64_t heard, int tokens, size_t bytes)
 {
     struct work_side *w = &c->work;
+    const char *text = bytes > 0 ? w->heard.text : "";
     struct report r = {.kind = REPORT_MEMORY,
                        .a = tokens,
                        .b = w->heard.tokens,
                        .c = (int64_t)heard};
-    size_t from = bytes > sizeof(r.text) - 1 ? bytes - (sizeof(r.text) - 1) : 0;
-    memcpy(r.text, bytes > 0 ? w->heard.text + from : "", bytes - from);
+    size_t from = 0, mark = strlen(CUT_MARK);
+    if (bytes > sizeof(r.text) - 1) {
+        memcpy(r.text, CUT_MARK, mark);
+        from = bytes - (sizeof(r.text) - 1 - mark);
+        while (from < bytes && ((unsigned char)text[from] & 0xc0) == 0x80) /* within a character */
+            from++;
+    }
+    memcpy(r.text + (from > 0 ? mark : 0), text + from, bytes - from);
     work_report(c, &r);
 }
 

@@ -174,11 +174,14 @@ static void show_value(const char *key, const json_t *value, int depth)
     }
 }
 
-static void show_history(const json_t *turns)
+static void show_history(const json_t *reply)
 {
     size_t i;
     json_t *turn;
-    json_array_foreach((json_t *)turns, i, turn)
+    json_int_t left_out = json_integer_value(json_object_get(reply, "left_out"));
+    if (left_out > 0)
+        printf("(%" JSON_INTEGER_FORMAT " older ones)\n", left_out);
+    json_array_foreach(json_object_get(reply, "turns"), i, turn)
     {
         const char *who = json_string_value(json_object_get(turn, "who"));
         const char *text = json_string_value(json_object_get(turn, "text"));
@@ -191,7 +194,7 @@ static void show(const struct ctl *c, json_t *reply)
 {
     json_t *text = json_object_get(reply, "text");
     if (c->cmd == CONTROL_HISTORY) {
-        show_history(json_object_get(reply, "turns"));
+        show_history(reply);
     } else if (json_is_string(text)) {
         fputs(json_string_value(text), stdout);
     } else {

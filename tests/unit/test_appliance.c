@@ -2,6 +2,7 @@
  * tests/unit/test_appliance.c - buttons and commands meet at the microphone: whatever comes in
  * between, after "muted" it is closed.
  */
+#include <limits.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -149,7 +150,7 @@ static void test_endpoint(void **unused)
     (void)unused;
     const struct histogram *h = &a.metrics.endpoint;
     uint64_t n = 0;
-    char path[128];
+    char path[PATH_MAX + 16];
     snprintf(path, sizeof(path), "%s/control", a.record.dir);
     assert_true(sd_event_new(&a.event) >= 0);
     const struct control_socket_opts o = {.event = a.event, .fd = -1, .path = path, .group = ""};
@@ -177,13 +178,36 @@ static void test_endpoint(void **unused)
     a.event = sd_event_unref(a.event);
 }
 
+/* However long the history is, the newest of it can be asked for. */
+static void test_long_history(void **unused)
+{
+    (void)unused;
+    static char text[2000];
+    const struct control_request r = {.cmd = CONTROL_HISTORY};
+    json_t *reply = json_object();
+    memset(text, 'x', sizeof(text) - 1);
+    assert_int_equal(history_open(&a.history, 1000, NULL, NULL), 0);
+    for (int i = 0; i < 300; i++)
+        assert_int_equal(history_add(&a.history, i, "person", text), 0);
+    assert_int_equal(appliance_control(&a, &r, reply, NULL), 0);
+    json_t *turns = json_object_get(reply, "turns");
+    json_int_t left_out = json_integer_value(json_object_get(reply, "left_out"));
+    assert_int_equal((json_int_t)json_array_size(turns) + left_out, 300);
+    assert_in_range(left_out, 100, 250);
+    assert_true(
+        json_equal(json_array_get(turns, 0), json_array_get(a.history.turns, (size_t)left_out)));
+    assert_true(json_dumpb(reply, NULL, 0, JSON_COMPACT) < CONTROL_QUEUE_MAX - 500);
+    json_decref(reply);
+    history_close(&a.history);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, open_all, close_all)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_push_to_talk),     TEST(test_mute_while_held), TEST(test_unmute_while_held),
-        TEST(test_silent_recording), TEST(test_endpoint),
+        TEST(test_silent_recording), TEST(test_endpoint),        TEST(test_long_history),
     };
     if (!talk_model(&a.session, 2048))
         return 77;

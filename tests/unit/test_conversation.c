@@ -533,6 +533,24 @@ static void test_written(void **unused)
     talk_end(&t);
 }
 
+/* What is told of a very long answer is its end, and says so. */
+static void test_long_answer(void **unused)
+{
+    (void)unused;
+    begin(NULL);
+    struct heard *h = &t.conversation->work.heard;
+    heard_begin(h);
+    for (int i = 0; i < 400; i++)
+        assert_int_equal(heard_word(h, "\xE2\x82\xAC"), 0);
+    assert_int_equal(heard_word(h, "!"), 0);
+    assert_int_equal(memory_close_turn(t.conversation, 0, true), 0);
+    talk_wait(&t, (int)(t.now / MS) + 100);
+    has("\"text\":\"...\\u20ac\\u20ac");
+    has("\\u20ac!\"");
+    hasnt("\\ufffd"); /* no half of a character */
+    talk_end(&t);
+}
+
 /* -- The same each time ----------------------------------------------------------------------- */
 
 /* A conversation with a bit of everything; its log, which the caller frees. */
@@ -611,14 +629,15 @@ static int close_all(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_plain),     cmocka_unit_test(test_barge_in),
-        cmocka_unit_test(test_two_turns), cmocka_unit_test(test_pause),
-        cmocka_unit_test(test_resume),    cmocka_unit_test(test_stop),
-        cmocka_unit_test(test_mute),      cmocka_unit_test(test_empty),
-        cmocka_unit_test(test_context),   cmocka_unit_test(test_full),
-        cmocka_unit_test(test_slow),      cmocka_unit_test(test_bad_sound),
-        cmocka_unit_test(test_hang),      cmocka_unit_test(test_written),
-        cmocka_unit_test(test_same),      cmocka_unit_test(test_mute_at_once),
+        cmocka_unit_test(test_plain),       cmocka_unit_test(test_barge_in),
+        cmocka_unit_test(test_two_turns),   cmocka_unit_test(test_pause),
+        cmocka_unit_test(test_resume),      cmocka_unit_test(test_stop),
+        cmocka_unit_test(test_mute),        cmocka_unit_test(test_empty),
+        cmocka_unit_test(test_context),     cmocka_unit_test(test_full),
+        cmocka_unit_test(test_slow),        cmocka_unit_test(test_bad_sound),
+        cmocka_unit_test(test_hang),        cmocka_unit_test(test_written),
+        cmocka_unit_test(test_same),        cmocka_unit_test(test_mute_at_once),
+        cmocka_unit_test(test_long_answer),
     };
     if (!talk_model(&t.session, 384))
         return 77;

@@ -138,6 +138,70 @@ static void test_no_room(void **unused)
     history_close(&h);
 }
 
+/* However much is said, the file can be read again; the oldest go first. */
+static void test_bytes(void **unused)
+{
+    (void)unused;
+    enum { TURNS = 200, LONG = 16384 };
+    static char text[LONG + 1];
+    struct history h;
+    struct problems why = {0};
+    memset(text, '\1', LONG); /* six bytes each as JSON: 19 MB */
+    assert_int_equal(history_open(&h, 10000, dir, &why), 0);
+    h.dir = NULL;
+    for (int i = 0; i < TURNS; i++)
+        assert_int_equal(history_add(&h, i, "person", text), 0);
+    h.dir = dir;
+    assert_int_equal(history_add(&h, TURNS, "person", "last"), 0);
+    size_t n = json_array_size(h.turns);
+    assert_in_range(n, 20, TURNS - 1);
+    history_close(&h);
+    assert_int_equal(history_open(&h, 10000, dir, &why), 0);
+    assert_int_equal(why.n, 0);
+    assert_int_equal(json_array_size(h.turns), n);
+    assert_string_equal(text_of(&h, n - 1), "last");
+    history_close(&h);
+}
+
+/* A text that is too long says that it was cut, between two characters. */
+static void test_long(void **unused)
+{
+    (void)unused;
+    static char text[3 * 6000 + 1];
+    struct history h;
+    for (int i = 0; i < 6000; i++)
+        memcpy(text + 3 * i, "\xE2\x82\xAC", 3);
+    assert_int_equal(history_open(&h, 10, NULL, NULL), 0);
+    assert_int_equal(history_add(&h, 1, "parley", text), 0);
+    const char *kept = text_of(&h, 0);
+    assert_in_range(strlen(kept), 16380, 16384);
+    assert_string_equal(kept + strlen(kept) - 6, "\xE2\x82\xAC...");
+    history_close(&h);
+}
+
+static void test_newest(void **unused)
+{
+    (void)unused;
+    struct history h;
+    size_t left_out;
+    assert_int_equal(history_open(&h, 10, NULL, NULL), 0);
+    for (int i = 0; i < 5; i++)
+        assert_int_equal(history_add(&h, i, "person", "\xC3\xA4\1"), 0);
+    for (size_t most = 0; most < 1000; most++) {
+        json_t *turns = history_newest(&h, most, &left_out);
+        char *bytes = json_dumps(turns, JSON_COMPACT | JSON_ENSURE_ASCII);
+        size_t n = json_array_size(turns);
+        assert_int_equal(n + left_out, 5);
+        assert_true(n == 0 || strlen(bytes) <= most);
+        for (size_t i = 0; i < n; i++)
+            assert_ptr_equal(json_array_get(turns, i), json_array_get(h.turns, left_out + i));
+        free(bytes);
+        json_decref(turns);
+    }
+    assert_int_equal(left_out, 0);
+    history_close(&h);
+}
+
 static void pressed(void *ctx, enum button b, bool down)
 {
     (void)b;
@@ -183,6 +247,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_memory_only), TEST(test_file),    TEST(test_rubbish),
         TEST(test_unreadable),  TEST(test_no_room), TEST(test_buttons),
+        TEST(test_bytes),       TEST(test_long),    TEST(test_newest),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
