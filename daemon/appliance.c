@@ -481,16 +481,18 @@ static int read_system(struct appliance *a, struct problems *why)
         while (n > 0 && text[n - 1] == '\n')
             text[--n] = '\0';
     }
+    int err = 0;
     if (language[0] != '\0' &&
         asprintf(&a->system, "%s%sThe person speaks %s. Answer in %s.", n > 0 ? text : "",
-                 n > 0 ? "\n" : "", language, language) < 0)
+                 n > 0 ? "\n" : "", language, language) < 0) {
         a->system = NULL;
-    else if (language[0] == '\0' && n > 0) {
+        err = problem_add(why, -ENOMEM, "[speech] no memory for the system text");
+    } else if (language[0] == '\0' && n > 0) {
         a->system = text;
         return 0;
     }
     free(text);
-    return 0;
+    return err;
 }
 
 static int find_vad(struct appliance *a, struct problems *why)

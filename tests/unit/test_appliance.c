@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -22,6 +23,19 @@
 #include "tests/support/talk.h"
 
 static struct appliance a;
+static bool no_memory; /* for formatted text */
+
+/* The C library's, but for that. */
+int asprintf(char **text, const char *fmt, ...)
+{
+    va_list args;
+    if (no_memory)
+        return -1;
+    va_start(args, fmt);
+    int n = vasprintf(text, fmt, args);
+    va_end(args);
+    return n;
+}
 
 static int open_all(void **unused)
 {
@@ -201,13 +215,49 @@ static void test_long_history(void **unused)
     history_close(&a.history);
 }
 
+/* Without its system text it does not begin: the next start is told why. */
+static void test_no_system_text(void **unused)
+{
+    (void)unused;
+    char dir[] = "/tmp/parley-appliance-XXXXXX", text[512], file[64], *found;
+    struct problems why = {0};
+    struct conf conf;
+    size_t n;
+    int status;
+    assert_non_null(mkdtemp(dir));
+    snprintf(text, sizeof(text),
+             "[speech]\nlanguage = German\n[model]\npath = %s\n"
+             "[control]\ngroup =\nsocket = %s/control\n[service]\nstate = %s\n",
+             dir, dir, dir);
+    assert_int_equal(conf_parse(&conf, text, strlen(text), "conf", &why), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        no_memory = true;
+        _exit(appliance_run(&conf, NULL));
+    }
+    conf_free(&conf);
+    waitpid(pid, &status, 0);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 1);
+    snprintf(file, sizeof(file), "%s/starts.json", dir);
+    assert_int_equal(read_file(&found, &n, file, 4096), 0);
+    assert_non_null(strstr(found, "no memory for the system text"));
+    free(found);
+    state_remove(dir, "starts.json");
+    assert_int_equal(rmdir(dir), 0);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, open_all, close_all)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_push_to_talk),     TEST(test_mute_while_held), TEST(test_unmute_while_held),
-        TEST(test_silent_recording), TEST(test_endpoint),        TEST(test_long_history),
+        TEST(test_push_to_talk),
+        TEST(test_mute_while_held),
+        TEST(test_unmute_while_held),
+        TEST(test_silent_recording),
+        TEST(test_endpoint),
+        TEST(test_long_history),
+        cmocka_unit_test(test_no_system_text),
     };
     if (!talk_model(&a.session, 2048))
         return 77;
