@@ -225,20 +225,20 @@ static int take_reply(const struct ctl *c, char *line, size_t n)
     return code;
 }
 
-/* Lines of the event log until one side has had enough. */
-static int watch(FILE *f, int fd)
+/* Lines of the event log until parleyd goes away, or nobody takes ours any more. */
+static int watch(const struct ctl *c, FILE *f, int fd)
 {
+    bool read_on = true;
     char *line = NULL;
     size_t cap = 0;
     struct timeval for_ever = {0};
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &for_ever, sizeof(for_ever));
-    while (getline(&line, &cap, f) > 0) {
-        fputs(line, stdout);
-        if (fflush(stdout) != 0)
-            break;
-    }
+    while (read_on && getline(&line, &cap, f) > 0)
+        read_on = fputs(line, stdout) >= 0 && fflush(stdout) == 0;
     free(line);
-    return 0;
+    if (read_on)
+        fprintf(stderr, "parley: %s: parleyd went away\n", c->socket);
+    return read_on ? EXIT_FAILED : 0;
 }
 
 static int converse(const struct ctl *c, int fd, const char *request)
@@ -259,7 +259,7 @@ static int converse(const struct ctl *c, int fd, const char *request)
     else
         code = take_reply(c, line, (size_t)n - (line[n - 1] == '\n'));
     if (code == 0 && c->cmd == CONTROL_WATCH)
-        code = watch(f, fd);
+        code = watch(c, f, fd);
     free(line);
     fclose(f);
     return code;

@@ -577,19 +577,51 @@ static void write_question(const char *path)
     free(pcm);
 }
 
-/* `parley ARGUMENTS`, its exit code; the rest of the command line is the shell's. */
-static int run_parley(const char *arguments)
+/* `parley ARGUMENTS`; the rest of the command line is the shell's. */
+static pid_t start_parley(const char *arguments)
 {
     char command[1024];
-    int status;
     snprintf(command, sizeof(command), "exec %s %s/parley %s", EMULATOR, BINARY_DIR, arguments);
     pid_t pid = fork();
     if (pid == 0) {
         execl("/bin/sh", "sh", "-c", command, (char *)NULL);
         _exit(127);
     }
+    return pid;
+}
+
+/* Its exit code. */
+static int end_parley(pid_t pid)
+{
+    int status;
     waitpid(pid, &status, 0);
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+/* Who watches is told that there is nothing more to see. */
+static void test_watch_ends(void **state)
+{
+    struct rig *r = *state;
+    char arguments[512], file[64], wanted[128], *said = NULL;
+    struct stat st = {0};
+    size_t n;
+    start_ready(r);
+    snprintf(arguments, sizeof(arguments), "ctl --socket %s watch >%s/lines 2>%s/said", r->control,
+             r->dir, r->dir);
+    pid_t pid = start_parley(arguments);
+    snprintf(file, sizeof(file), "%s/lines", r->dir);
+    for (int ms = 0; st.st_size == 0 && ms < PATIENCE_MS; ms += 50) {
+        accepted(r, ms % 100 == 0 ? "{\"cmd\":\"mute\"}" : "{\"cmd\":\"unmute\"}");
+        usleep(50000);
+        stat(file, &st);
+    }
+    killed(r);
+    assert_int_equal(end_parley(pid), 1);
+    snprintf(file, sizeof(file), "%s/said", r->dir);
+    assert_int_equal(read_file(&said, &n, file, 4096), 0);
+    snprintf(wanted, sizeof(wanted), "parley: %s: parleyd went away\n", r->control);
+    assert_string_equal(said, wanted);
+    free(said);
 }
 
 /* Not without leave, not for longer; the replay hears what was heard, and answers. */
@@ -616,7 +648,7 @@ static void test_recording(void **state)
              "replay %s/scenario.json --model %s --vad %s/models/vad/silero.bin --no-compare "
              "--quiet --events %s/events",
              path, MODEL, SOURCE_DIR, r->dir);
-    assert_int_equal(run_parley(arguments), 0);
+    assert_int_equal(end_parley(start_parley(arguments)), 0);
     snprintf(path, sizeof(path), "%s/events", r->dir);
     assert_int_equal(read_file(&events, &n, path, 1 << 20), 0);
     const char *memory = strstr(events, "\"event\":\"memory\"");
@@ -660,19 +692,13 @@ static void test_recording_killed(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_ready_and_stopped),
-        TEST(test_mute_and_volume_outlast),
-        TEST(test_crash_loop),
-        TEST(test_spoilt_model),
-        TEST(test_bad_configuration),
-        TEST(test_reload),
-        TEST(test_stopped_at_any_time),
-        TEST(test_metrics_and_watch),
-        TEST(test_no_microphone),
-        TEST(test_recording_is_heard),
-        TEST(test_recording_killed),
-        TEST(test_recording),
-        TEST(test_words),
+        TEST(test_ready_and_stopped),   TEST(test_mute_and_volume_outlast),
+        TEST(test_crash_loop),          TEST(test_spoilt_model),
+        TEST(test_bad_configuration),   TEST(test_reload),
+        TEST(test_stopped_at_any_time), TEST(test_metrics_and_watch),
+        TEST(test_no_microphone),       TEST(test_recording_is_heard),
+        TEST(test_recording_killed),    TEST(test_watch_ends),
+        TEST(test_recording),           TEST(test_words),
         TEST(test_forget_within_reply),
     };
     size_t n = ARRAY_LEN(tests);
