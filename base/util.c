@@ -8,6 +8,25 @@
 #include <string.h>
 #include <time.h>
 
+int find_word(const char *words, const char *word)
+{
+    size_t n = strlen(word);
+    for (int i = 0;; i++) {
+        size_t m = strcspn(words, "|");
+        if (m == n && memcmp(words, word, n) == 0)
+            return i;
+        if (words[m] == '\0')
+            return -1;
+        words += m + 1;
+    }
+}
+
+int by_double(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
 int grow_array(void *array, size_t *cap, size_t need, size_t size)
 {
     if (need <= *cap)

@@ -58,6 +58,12 @@ static inline int count_silence(int periods, int most, const float *x, size_t n)
     return is_silence(x, n) ? min_int(periods + 1, most) : 0;
 }
 
+/* The number of `word` among "a|b|c", or -1. */
+int find_word(const char *words, const char *word);
+
+/* For qsort and doubles that are no NaN: the least first. */
+int by_double(const void *a, const void *b);
+
 /* Grows `*array` (elements of `size` bytes, `*cap` of them) to hold at least `need`; the new part
  * is not initialised. 0 or -ENOMEM, in which case nothing has changed. */
 int grow_array(void *array, size_t *cap, size_t need, size_t size);

@@ -198,20 +198,6 @@ static const void *field_of(const struct conf_key *k, const struct conf *c)
     return (const char *)c + k->at;
 }
 
-/* The number of `word` among "a|b|c", or -1. */
-static int choice(const char *choices, const char *word)
-{
-    size_t n = strlen(word);
-    for (int i = 0;; i++) {
-        size_t m = strcspn(choices, "|");
-        if (m == n && memcmp(choices, word, n) == 0)
-            return i;
-        if (choices[m] == '\0')
-            return -1;
-        choices += m + 1;
-    }
-}
-
 static int set_int(int *at, const struct conf_key *k, const char *value)
 {
     char *end;
@@ -253,11 +239,11 @@ static int set(struct conf *c, const struct conf_key *k, const char *value)
     case CONF_REAL:
         return set_real(field(k, c), k, value);
     case CONF_BOOL:
-        n = choice("no|yes", value);
+        n = find_word("no|yes", value);
         *(bool *)field(k, c) = n == 1;
         return n < 0 ? -EINVAL : 0;
     case CONF_CHOICE:
-        n = choice(k->choices, value);
+        n = find_word(k->choices, value);
         *(int *)field(k, c) = n < 0 ? 0 : n;
         return n < 0 ? -EINVAL : 0;
     default:

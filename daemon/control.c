@@ -55,19 +55,6 @@ const struct control_command *control_commands(void)
     return commands;
 }
 
-static int choice(const char *choices, const char *word)
-{
-    size_t n = strlen(word);
-    for (int i = 0;; i++) {
-        size_t m = strcspn(choices, "|");
-        if (m == n && memcmp(choices, word, n) == 0)
-            return i;
-        if (choices[m] == '\0')
-            return -1;
-        choices += m + 1;
-    }
-}
-
 static int find_command(struct control_request *r, const json_t *cmd, struct problems *why)
 {
     if (!json_is_string(cmd))
@@ -97,7 +84,7 @@ static int take_text(struct control_request *r, const json_t *text, struct probl
     r->text = json_string_value(text);
     if (c->choices == NULL)
         return 0;
-    r->number = choice(c->choices, r->text);
+    r->number = find_word(c->choices, r->text);
     if (r->number >= 0)
         return 0;
     return problem_add(why, -EINVAL, "%s: found '%.40s', expected %s", c->name, r->text, c->help);

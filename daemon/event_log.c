@@ -207,3 +207,12 @@ const char *event_line_end(struct event_line *l)
     l->n += n;
     return l->text;
 }
+
+bool event_has_action(const json_t *line, const char *name)
+{
+    const json_t *actions = json_object_get(line, "actions");
+    for (size_t i = 0; i < json_array_size(actions); i++)
+        if (strcmp(json_string_value(json_array_get(actions, i)), name) == 0)
+            return true;
+    return false;
+}

@@ -16,6 +16,7 @@
 #ifndef PARLEY_DAEMON_EVENT_LOG_H
 #define PARLEY_DAEMON_EVENT_LOG_H
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -48,5 +49,8 @@ bool event_line_turn(struct event_line *l, const struct turn_event *e, const str
 
 /* Closes the line with "}\n" and returns its text, l->n bytes. */
 const char *event_line_end(struct event_line *l);
+
+/* Whether a line that was parsed again has this action. */
+bool event_has_action(const json_t *line, const char *name);
 
 #endif

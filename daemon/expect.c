@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/util.h"
+#include "daemon/event_log.h"
 #include "daemon/fields.h"
 #include "model/json_text.h"
 
@@ -85,15 +86,6 @@ static int check_list(const struct scenario *s, const char *name, const json_t *
     return err;
 }
 
-static bool has_action(const json_t *line, const char *name)
-{
-    const json_t *actions = json_object_get(line, "actions");
-    for (size_t i = 0; i < json_array_size(actions); i++)
-        if (strcmp(json_string_value(json_array_get(actions, i)), name) == 0)
-            return true;
-    return false;
-}
-
 /* Names are equal; what was said only has to hold the text. */
 static bool text_matches(const char *key, const char *found, const char *wanted)
 {
@@ -107,7 +99,7 @@ static bool text_matches(const char *key, const char *found, const char *wanted)
 static bool field_matches(const json_t *line, const char *key, const json_t *wanted)
 {
     if (strcmp(key, "action") == 0)
-        return has_action(line, json_string_value(wanted));
+        return event_has_action(line, json_string_value(wanted));
     const json_t *found = json_object_get(line, key);
     if (json_is_string(wanted))
         return json_is_string(found) &&
@@ -205,7 +197,7 @@ bool expect_newest(const struct expect *e, const char *name)
         return false;
     const json_t *line = e->lines[e->n - 1].json;
     const char *event = json_string_value(json_object_get(line, "event"));
-    return (event != NULL && strcmp(event, name) == 0) || has_action(line, name);
+    return (event != NULL && strcmp(event, name) == 0) || event_has_action(line, name);
 }
 
 static void print_pattern(FILE *out, const char *sentence, const json_t *pattern)

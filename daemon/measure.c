@@ -40,15 +40,9 @@ static void note(struct bench *b, enum figure_id id, double value)
         f->value[f->n++] = value;
 }
 
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 static double middle(double *value, size_t n)
 {
-    qsort(value, n, sizeof(*value), by_value);
+    qsort(value, n, sizeof(*value), by_double);
     return n % 2 ? value[n / 2] : (value[n / 2 - 1] + value[n / 2]) / 2;
 }
 

@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "base/util.h"
+#include "daemon/event_log.h"
 
 enum {
     PERIOD_MS = 10,
@@ -178,15 +179,6 @@ static int add_sound(struct picture *p, double ms, const char *name)
     return add_mark(p, ms, LANE_USER, label);
 }
 
-static bool has_action(const json_t *line, const char *name)
-{
-    const json_t *actions = json_object_get(line, "actions");
-    for (size_t i = 0; i < json_array_size(actions); i++)
-        if (strcmp(json_string_value(json_array_get(actions, i)), name) == 0)
-            return true;
-    return false;
-}
-
 /* What somebody who looks wants to see of a step of turn taking. */
 static void label_actions(const json_t *line, char *label, size_t size)
 {
@@ -195,7 +187,7 @@ static void label_actions(const json_t *line, char *label, size_t size)
     size_t n = 0;
     label[0] = '\0';
     for (size_t k = 0; k < ARRAY_LEN(shown) && n < size; k++)
-        if (has_action(line, shown[k]))
+        if (event_has_action(line, shown[k]))
             n += (size_t)snprintf(label + n, size - n, "%s%s", n ? " " : "", shown[k]);
     const char *earcon = json_string_value(json_object_get(line, "earcon"));
     if (earcon != NULL && n < size)
@@ -217,7 +209,7 @@ static int mark_line(struct picture *p, const json_t *line)
         return add_mark(p, ms, LANE_EVENT, name ? name : "?");
     if (event != NULL && strcmp(event, "word") == 0)
         return text ? add_word(p, answer_of(line), text) : 0;
-    if (has_action(line, "play"))
+    if (event_has_action(line, "play"))
         show_words(p, answer_of(line), ms);
     label_actions(line, label, sizeof(label));
     return label[0] ? add_mark(p, ms, LANE_EVENT, label) : 0;

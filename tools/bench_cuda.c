@@ -327,12 +327,6 @@ static double run_slide(struct set *s)
     return 0;
 }
 
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 static void measure(const char *name, double (*run)(struct set *s), int n, int at)
 {
     struct step *step = NULL;
@@ -357,7 +351,7 @@ static void measure(const char *name, double (*run)(struct set *s), int n, int a
             took[i] = (clock_seconds() - start) / REPLAYS / n_sets;
     }
     op->step_drop(d, step);
-    qsort(took, RUNS, sizeof(*took), by_value);
+    qsort(took, RUNS, sizeof(*took), by_double);
     printf("%-44s n %4d  %8.2f us", name, n, took[RUNS / 2] * 1e6);
     if (bytes > 0)
         printf("  %7.1f GB/s  %5.1f %%", bytes / n_sets / took[RUNS / 2] * 1e-9,

@@ -64,12 +64,6 @@ static void drop(struct weight *w)
     free((void *)(uintptr_t)w->data);
 }
 
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 /* What is measured: `calls` times `run`. */
 struct measure {
     void (*run)(struct measure *m);
@@ -98,7 +92,7 @@ static double seconds(struct measure *m, double *median)
             m->run(m);
         t[i] = (clock_seconds() - start) / calls;
     }
-    qsort(t, RUNS, sizeof(*t), by_value);
+    qsort(t, RUNS, sizeof(*t), by_double);
     *median = t[RUNS / 2];
     return t[0];
 }
@@ -129,7 +123,7 @@ static void bench_read(struct device *d)
     memset(p, 1, bytes);
     for (int i = 0; i < RUNS; i++)
         rates[i] = device_read_rate(d, p, bytes) * 1e-9;
-    qsort(rates, RUNS, sizeof(*rates), by_value);
+    qsort(rates, RUNS, sizeof(*rates), by_double);
     printf("memory is read at %.1f GB/s (median %.1f)\n", rates[RUNS - 1], rates[RUNS / 2]);
     free(p);
 }

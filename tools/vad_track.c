@@ -64,12 +64,6 @@ static int track(struct vad *v, const char *path)
     return err;
 }
 
-static int ascending(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 static void bench(struct vad *v)
 {
     static float pcm[BENCH_SECONDS * VAD_RATE];
@@ -86,7 +80,7 @@ static void bench(struct vad *v)
             feed(v, pcm + i, PIECE, 0);
         seconds[run] = clock_seconds() - began;
     }
-    qsort(seconds, RUNS, sizeof(*seconds), ascending);
+    qsort(seconds, RUNS, sizeof(*seconds), by_double);
     printf("bench: %.3f %% of one core in real time (median %.3f %%), %.0f us a chunk of 32 ms\n",
            100 * seconds[0] / BENCH_SECONDS, 100 * seconds[RUNS / 2] / BENCH_SECONDS,
            1e6 * seconds[0] / ((double)ARRAY_LEN(pcm) / VAD_CHUNK));
