@@ -21,6 +21,12 @@ float appliance_gain(const struct appliance *a)
     return v * v;
 }
 
+/* Not while the talk key holds the microphone open. */
+static bool muted(const struct appliance *a)
+{
+    return a->muted && !a->held_open;
+}
+
 static int need_ready(const struct appliance *a, struct problems *why)
 {
     if (a->state == APPLIANCE_READY)
@@ -63,7 +69,7 @@ static int status(struct appliance *a, json_t *reply)
 {
     put(reply, "state", json_string(appliance_state_name(a->state)));
     put(reply, "model", text_or_null(a->conf.model));
-    put(reply, "muted", json_boolean(a->muted));
+    put(reply, "muted", json_boolean(muted(a)));
     put(reply, "volume", json_integer(a->volume));
     put(reply, "uptime_s", json_integer((json_int_t)((appliance_now(a) - a->began_us) / 1000000)));
     put(reply, "starts", json_integer((json_int_t)a->record.starts));
@@ -89,22 +95,21 @@ static int event(struct appliance *a, enum turn_event_kind kind, struct problems
     return err < 0 ? err : live_event(a->live, kind);
 }
 
-/* The microphone is closed for good, whatever becomes of this process. */
-static int mute(struct appliance *a, bool muted, struct problems *why)
+/* The microphone is closed for good, whatever becomes of this process; also when it is closed
+ * already and only an answer is still spoken: who mutes wants peace. */
+static int mute(struct appliance *a, bool on, struct problems *why)
 {
-    int err = service_muted(&a->record, muted);
-    if (a->live != NULL && (a->muted != muted || a->held_open)) {
-        int told = live_event(a->live, muted ? TURN_MUTE : TURN_UNMUTE);
-        if (told < 0)
-            return told;
-    }
-    a->muted = muted;
+    int err = service_muted(&a->record, on);
+    int told = a->live != NULL ? live_event(a->live, on ? TURN_MUTE : TURN_UNMUTE) : 0;
+    if (told < 0)
+        return told;
+    a->muted = on;
     a->held_open = false;
     if (a->state == APPLIANCE_READY)
-        service_status("ready%s", muted ? ", muted" : "");
+        service_status("ready%s", on ? ", muted" : "");
     if (err < 0)
         return problem_add(why, err, "%s now, but a restart forgets it: %s: %s",
-                           muted ? "muted" : "unmuted", a->conf.state, strerror(-err));
+                           on ? "muted" : "unmuted", a->conf.state, strerror(-err));
     return 0;
 }
 
@@ -150,7 +155,7 @@ static void measure(struct appliance *a, struct metrics *m)
     if (a->live != NULL)
         live_stats(a->live, &s);
     m->ready = a->state == APPLIANCE_READY;
-    m->muted = a->muted;
+    m->muted = muted(a);
     m->safe_mode = a->state == APPLIANCE_SAFE;
     m->uptime_s = (double)(appliance_now(a) - a->began_us) / 1e6;
     m->starts = (double)a->record.starts;
@@ -355,16 +360,12 @@ void appliance_take_recording(struct appliance *a)
 /* While muted the talk key opens the microphone as long as it is held: no record of that. */
 static void talk(struct appliance *a, bool down)
 {
-    if (down && a->muted) {
-        live_event(a->live, TURN_UNMUTE);
-        a->held_open = true;
-    }
+    if (down && a->muted)
+        a->held_open = live_event(a->live, TURN_UNMUTE) == 0;
     if (down)
         live_event(a->live, TURN_WAKE);
-    else if (a->held_open) {
-        live_event(a->live, TURN_MUTE);
-        a->held_open = false;
-    }
+    else if (a->held_open)
+        a->held_open = live_event(a->live, TURN_RELEASE) < 0;
 }
 
 void appliance_button(void *ctx, enum button b, bool down)

@@ -37,12 +37,11 @@ int asprintf(char **text, const char *fmt, ...)
     return n;
 }
 
-static int open_all(void **unused)
+static int open_with(const char *capture)
 {
-    (void)unused;
     struct problems why = {0};
     const struct live_opts o = {.session = &a.session,
-                                .capture = "null:",
+                                .capture = capture,
                                 .playback = "null:",
                                 .vad = SOURCE_DIR "/models/vad/silero.bin",
                                 .muted = true};
@@ -54,6 +53,19 @@ static int open_all(void **unused)
     return live_start(a.live, &why);
 }
 
+static int open_all(void **unused)
+{
+    (void)unused;
+    return open_with("null:");
+}
+
+/* Whoever presses the talk key says this: the device is opened by it, and is a file. */
+static int open_question(void **unused)
+{
+    (void)unused;
+    return open_with("wav:" SOURCE_DIR "/etc/demo/sum.wav");
+}
+
 static int close_all(void **unused)
 {
     (void)unused;
@@ -63,11 +75,16 @@ static int close_all(void **unused)
     return rmdir(a.record.dir);
 }
 
-static bool floor_muted(void)
+static enum turn_state floor_state(void)
 {
     struct live_stats s;
     live_stats(a.live, &s);
-    return s.now.state == TURN_MUTED;
+    return s.now.state;
+}
+
+static bool floor_muted(void)
+{
+    return floor_state() == TURN_MUTED;
 }
 
 static void wait_floor(bool muted)
@@ -77,6 +94,30 @@ static void wait_floor(bool muted)
             fail_msg("the microphone is still %s", muted ? "open" : "closed");
         usleep(10000);
     }
+}
+
+static void wait_state(enum turn_state state)
+{
+    for (int ms = 0; floor_state() != state; ms += 10) {
+        if (ms > 30000)
+            fail_msg("still %s, expected %s", turn_state_name(floor_state()),
+                     turn_state_name(state));
+        usleep(10000);
+    }
+}
+
+/* What `ctl status` and the metrics tell. */
+static bool told_muted(void)
+{
+    const struct control_request asked[] = {{.cmd = CONTROL_STATUS}, {.cmd = CONTROL_METRICS}};
+    json_t *reply = json_object();
+    assert_int_equal(appliance_control(&a, &asked[0], reply, NULL), 0);
+    assert_int_equal(appliance_control(&a, &asked[1], reply, NULL), 0);
+    bool yes = json_is_true(json_object_get(reply, "muted"));
+    const char *metrics = json_string_value(json_object_get(reply, "text"));
+    assert_non_null(strstr(metrics, yes ? "parley_muted 1\n" : "parley_muted 0\n"));
+    json_decref(reply);
+    return yes;
 }
 
 static void command(enum control_cmd cmd)
@@ -92,11 +133,35 @@ static void test_push_to_talk(void **unused)
 {
     (void)unused;
     wait_floor(true);
+    assert_true(told_muted());
     appliance_button(&a, BUTTON_TALK, true);
     wait_floor(false);
+    assert_false(told_muted());
     appliance_button(&a, BUTTON_TALK, false);
     wait_floor(true);
-    assert_true(a.muted);
+    assert_true(a.muted && told_muted());
+}
+
+/* What was said until the release is answered, though it is muted again; and so is what is said
+ * after the key has taken the floor from the answer. */
+static void test_question(void **unused)
+{
+    (void)unused;
+    struct live_stats s;
+    wait_floor(true);
+    for (int i = 0; i < 2; i++) {
+        appliance_button(&a, BUTTON_TALK, true);
+        wait_state(TURN_LISTENING);
+        usleep(1200000); /* not to its end */
+        appliance_button(&a, BUTTON_TALK, false);
+        assert_true(told_muted());
+        wait_state(TURN_SPEAKING);
+    }
+    wait_floor(true);
+    live_stats(a.live, &s);
+    assert_int_equal(s.now.turns, 2);
+    assert_int_equal(s.now.replies, 2);
+    assert_int_equal(s.audio.mic_lost, 0);
 }
 
 /* Muting while the key is held closes at once, and releasing it opens nothing. */
@@ -252,6 +317,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_push_to_talk),
+        cmocka_unit_test_setup_teardown(test_question, open_question, close_all),
         TEST(test_mute_while_held),
         TEST(test_unmute_while_held),
         TEST(test_silent_recording),
