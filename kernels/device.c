@@ -20,9 +20,14 @@
 
 static int unknown(const char *name, struct problems *why)
 {
+#ifdef PARLEY_CUDA
+    static const char first[] = "auto, cuda, cpu";
+#else
+    static const char first[] = "auto, cpu";
+#endif
     char list[256];
     const struct vec *v;
-    size_t used = (size_t)snprintf(list, sizeof(list), "auto, cuda, cpu");
+    size_t used = (size_t)snprintf(list, sizeof(list), "%s", first);
     for (int i = 0; (v = vec_available(i)) != NULL && used < sizeof(list); i++)
         used += (size_t)snprintf(list + used, sizeof(list) - used, ", cpu:%s", v->name);
     return problem_add(why, -EINVAL, "device \"%s\": not available here; there are %s and plain",

@@ -720,6 +720,11 @@ static void test_names(void **unused)
     assert_int_equal(why.n, 1);
     assert_non_null(strstr(why.text[0], "cpu:generic"));
     assert_non_null(strstr(why.text[0], "plain"));
+#ifdef PARLEY_CUDA
+    assert_non_null(strstr(why.text[0], "cuda"));
+#else
+    assert_null(strstr(why.text[0], "cuda"));
+#endif
     problems_free(&why);
     device_close(NULL);
     o.name = NULL;
