@@ -21,7 +21,6 @@ struct vad {
     struct silero *net;
     struct silero_state state;
     struct segment segment;
-    float on, off; /* as opened */
 
     float chunk[VAD_CHUNK]; /* the first `filled` samples are waiting */
     int filled;
@@ -42,8 +41,6 @@ int vad_open(struct vad **ret, const struct vad_opts *o, struct problems *why)
         vad_close(v);
         return err;
     }
-    v->on = v->segment.on;
-    v->off = v->segment.off;
     vad_reset(v, 0);
     *ret = v;
     return 0;
@@ -89,17 +86,6 @@ void vad_now(const struct vad *v, struct vad_now *now)
                             .voiced = s->voiced,
                             .quiet = s->speech ? v->position - v->filled - s->last_end : 0,
                             .bad = v->bad};
-}
-
-int vad_thresholds(struct vad *v, float on, float off)
-{
-    on = on != 0 ? on : v->on;
-    off = off != 0 ? off : v->off;
-    if (!(off > 0 && off <= on && on < 1))
-        return -EINVAL;
-    v->segment.on = on;
-    v->segment.off = off;
-    return 0;
 }
 
 int vad_reach(const struct vad *v)

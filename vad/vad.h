@@ -70,10 +70,6 @@ size_t vad_feed(struct vad *v, const float *pcm, size_t n, struct vad_event *eve
 
 void vad_now(const struct vad *v, struct vad_now *now);
 
-/* Other thresholds from the next chunk on, for instance while the echo canceller still learns;
- * zero means what vad_open was told. -EINVAL unless 0 < off <= on < 1. */
-int vad_thresholds(struct vad *v, float on, float off);
-
 /* The most samples that `known - from` of a START can be: what the owner has to keep at hand. */
 int vad_reach(const struct vad *v);
 

@@ -98,12 +98,6 @@ static int work_once(struct talk *t)
     return kind;
 }
 
-void talk_work(struct talk *t)
-{
-    while (work_once(t) != WORK_NONE)
-        ;
-}
-
 static float play(struct talk *t)
 {
     float peak = 0;

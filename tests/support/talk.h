@@ -43,7 +43,4 @@ void talk_wait(struct talk *t, int until_ms);
 /* Until the log has `text` (behind `from`), or `most_ms` have gone by; NULL then. */
 const char *talk_until(struct talk *t, const char *from, const char *text, int most_ms);
 
-/* Work until there is nothing to do. */
-void talk_work(struct talk *t);
-
 #endif

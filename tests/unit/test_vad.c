@@ -161,8 +161,6 @@ static void reset_is_fresh(void **state)
     feed(v, speech, PART, 160, &fresh);
     vad_reset(v, 0);
     feed(v, speech + 5000, 20001, 160, &again); /* leaves it within speech and within a chunk */
-    vad_thresholds(v, 0.9f, 0.8f);
-    vad_thresholds(v, 0, 0);
     vad_reset(v, 0);
     feed(v, speech, PART, 160, &again);
     assert_memory_equal(&fresh, &again, sizeof(fresh));
@@ -238,15 +236,12 @@ static void noise_is_no_speech(void **state)
 static void other_thresholds(void **state)
 {
     (void)state;
-    struct vad *v = open_vad();
+    const struct vad_opts o = {WEIGHTS, .threshold_on = 0.99999f, .threshold_off = 0.9f};
+    struct vad *v;
     struct track t;
-    assert_int_equal(vad_thresholds(v, 0.99999f, 0.9f), 0);
+    assert_int_equal(vad_open(&v, &o, NULL), 0);
     feed(v, speech, SAMPLES, 160, &t);
     assert_true(t.events > 0 && t.event[0].known > FIRST + 4000);
-    assert_int_equal(vad_thresholds(v, 0.5f, 0.6f), -EINVAL);
-    assert_int_equal(vad_thresholds(v, 1.5f, 0.6f), -EINVAL);
-    assert_int_equal(vad_thresholds(v, NAN, 0.6f), -EINVAL);
-    assert_int_equal(vad_thresholds(v, 0.5f, -1), -EINVAL);
     vad_close(v);
 }
 
