@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <grp.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -263,10 +264,10 @@ static int add_client(struct control_socket *s, int slot, int fd)
     return 0;
 }
 
-/* Too many: told at once, without keeping anything. */
-static void turn_away(int fd)
+/* Told at once, without keeping anything. */
+static void turn_away(int fd, const char *error)
 {
-    char *line = control_refusal("too many connections");
+    char *line = control_refusal(error);
     if (line != NULL)
         (void)!send(fd, line, strlen(line), MSG_DONTWAIT | MSG_NOSIGNAL);
     free(line);
@@ -310,7 +311,7 @@ static int on_connect(sd_event_source *io, int listening, uint32_t events, void 
             add_client(s, i, fd);
             return 0;
         }
-    turn_away(fd);
+    turn_away(fd, "too many connections");
     return 0;
 }
 
@@ -385,6 +386,17 @@ int control_socket_open(struct control_socket **ret, const struct control_socket
     }
     *ret = s;
     return 0;
+}
+
+void control_socket_refuse(int fd, const char *error)
+{
+    struct pollfd waiting = {.fd = fd, .events = POLLIN};
+    for (int i = 0; i < SOMAXCONN && poll(&waiting, 1, 0) == 1; i++) {
+        int client = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        if (client < 0)
+            return;
+        turn_away(client, error);
+    }
 }
 
 void control_socket_publish(struct control_socket *s, const char *line, size_t n)

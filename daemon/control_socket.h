@@ -41,6 +41,10 @@ struct control_socket_opts {
 int control_socket_open(struct control_socket **ret, const struct control_socket_opts *o,
                         struct problems *why);
 
+/* Instead of all that: everybody who waits at the listening socket `fd` is told `error` (UTF-8), a
+ * sentence, and closed. For a service that cannot start, and would be started for them again. */
+void control_socket_refuse(int fd, const char *error);
+
 /* One line of the event log, with its "\n", to everybody who watches. Not from within `run`. */
 void control_socket_publish(struct control_socket *s, const char *line, size_t n);
 

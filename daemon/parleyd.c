@@ -6,10 +6,12 @@
 #include <getopt.h>
 #include <stdio.h>
 #include <string.h>
+#include <systemd/sd-daemon.h>
 
 #include "base/util.h"
 #include "daemon/appliance.h"
 #include "daemon/commands.h"
+#include "daemon/control_socket.h"
 
 static const char help[] =
     "usage: parleyd [--config FILE]\n"
@@ -52,6 +54,21 @@ static bool parse(struct arguments *a, int argc, char **argv)
     return false;
 }
 
+/* Who had us started by speaking to the manager's socket is told as well; left alone, they would be
+ * a reason to start us again at once. */
+static void refuse(const struct problems *why, int err)
+{
+    char text[1024];
+    int sockets = sd_listen_fds(1);
+    snprintf(text, sizeof(text), "bad configuration: %s",
+             why->n > 0 ? why->text[0] : strerror(-err));
+    for (char *c = text; *c != '\0'; c++)
+        if ((unsigned char)*c >= 0x80) /* a file's text need not be UTF-8, the answer must */
+            *c = '?';
+    for (int i = 0; i < sockets; i++)
+        control_socket_refuse(SD_LISTEN_FDS_START + i, text);
+}
+
 int main(int argc, char **argv)
 {
     struct arguments a = {0};
@@ -70,6 +87,7 @@ int main(int argc, char **argv)
     }
     int err = a.config != NULL ? conf_load(&conf, a.config, &why) : conf_init(&conf);
     if (err < 0) {
+        refuse(&why, err);
         (void)report_problems(&why, err);
         return EXIT_BAD_INPUT;
     }

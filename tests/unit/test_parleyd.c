@@ -40,7 +40,8 @@ enum { PATIENCE_MS = 60000 }; /* sanitizers on a busy machine */
 
 struct rig {
     char dir[32], conf[64], control[64], state[64], model[256];
-    int notify; /* socket of the service manager */
+    int notify;    /* socket of the service manager */
+    int listening; /* handed over at the start; 0 = none */
     pid_t pid;
     bool ready;
 };
@@ -107,6 +108,18 @@ static void execute(const struct rig *r)
     execl("/bin/sh", "sh", "-c", command, (char *)NULL);
 }
 
+/* As the manager does it; in the child. */
+static void hand_over(const struct rig *r)
+{
+    char pid[16];
+    if (r->listening == 0)
+        return;
+    dup2(r->listening, 3);
+    snprintf(pid, sizeof(pid), "%d", (int)getpid());
+    setenv("LISTEN_PID", pid, 1);
+    setenv("LISTEN_FDS", "1", 1);
+}
+
 static void start(struct rig *r)
 {
     char socket[128];
@@ -118,6 +131,7 @@ static void start(struct rig *r)
         setenv("WATCHDOG_USEC", "2000000", 1);
         int fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
         dup2(fd, STDERR_FILENO);
+        hand_over(r);
         execute(r);
         _exit(127);
     }
@@ -421,6 +435,41 @@ static void test_bad_configuration(void **state)
     assert_int_equal(ended(r), 2);
 }
 
+static int unix_socket(const char *path, int (*use)(int, const struct sockaddr *, socklen_t))
+{
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    snprintf(a.sun_path, sizeof(a.sun_path), "%s", path);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(use(fd, (const struct sockaddr *)&a, sizeof(a)), 0);
+    return fd;
+}
+
+/* Whoever waits at the manager's socket is told why nobody will answer, and is gone from there: the
+ * manager has no reason to start it again. */
+static void test_bad_configuration_is_told(void **state)
+{
+    struct rig *r = *state;
+    char line[512] = "";
+    write_conf(r, "log_level = lo\xff\n");
+    r->listening = unix_socket(r->control, bind);
+    assert_int_equal(listen(r->listening, 16), 0);
+    int asks = unix_socket(r->control, connect), silent = unix_socket(r->control, connect);
+    dprintf(asks, "{\"cmd\":\"status\"}\n");
+    start(r);
+    assert_int_equal(ended(r), 2);
+    struct pollfd waiting = {.fd = r->listening, .events = POLLIN};
+    assert_int_equal(poll(&waiting, 1, 0), 0);
+    assert_true(recv(asks, line, sizeof(line) - 1, MSG_DONTWAIT) > 0);
+    assert_non_null(strstr(line, "\"ok\":false"));
+    assert_non_null(strstr(line, "bad configuration: "));
+    assert_non_null(strstr(line, "[service] log_level: found 'lo?', expected one of error,"));
+    assert_true(recv(silent, line, sizeof(line) - 1, MSG_DONTWAIT) > 0);
+    close(asks);
+    close(silent);
+    close(r->listening);
+    r->listening = 0;
+}
+
 static void test_reload(void **state)
 {
     struct rig *r = *state;
@@ -692,13 +741,21 @@ static void test_recording_killed(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_ready_and_stopped),   TEST(test_mute_and_volume_outlast),
-        TEST(test_crash_loop),          TEST(test_spoilt_model),
-        TEST(test_bad_configuration),   TEST(test_reload),
-        TEST(test_stopped_at_any_time), TEST(test_metrics_and_watch),
-        TEST(test_no_microphone),       TEST(test_recording_is_heard),
-        TEST(test_recording_killed),    TEST(test_watch_ends),
-        TEST(test_recording),           TEST(test_words),
+        TEST(test_ready_and_stopped),
+        TEST(test_mute_and_volume_outlast),
+        TEST(test_crash_loop),
+        TEST(test_spoilt_model),
+        TEST(test_bad_configuration),
+        TEST(test_reload),
+        TEST(test_stopped_at_any_time),
+        TEST(test_metrics_and_watch),
+        TEST(test_no_microphone),
+        TEST(test_recording_is_heard),
+        TEST(test_recording_killed),
+        TEST(test_watch_ends),
+        TEST(test_bad_configuration_is_told),
+        TEST(test_recording),
+        TEST(test_words),
         TEST(test_forget_within_reply),
     };
     size_t n = ARRAY_LEN(tests);

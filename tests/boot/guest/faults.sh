@@ -90,11 +90,18 @@ step_crash_loop() {
 }
 
 step_bad_configuration() {
+    local said
     configure "[audio]" "volume = 300" >/dev/null 2>&1
     failed() { [ "$(systemctl is-failed parleyd)" = failed ]; }
     check "a bad configuration fails at once" 30 failed
     judge "... with a sentence" "$(journalctl -u parleyd -n 3 -o cat)" sh -c \
         "journalctl -u parleyd | grep -q \"volume: found '300', expected a whole number\""
+    said=$(timeout 60 parley ctl status 2>&1)
+    judge "... which the control socket tells as well" "$said" \
+        grep -q "bad configuration: .*volume: found '300'" <<<"$said"
+    check "... and it stays failed" 30 failed
+    judge "... with the socket open" "$(systemctl is-active parleyd.socket)" \
+        systemctl is-active --quiet parleyd.socket
     on_loop
     check "... a good one starts again" 120 ready
 }
