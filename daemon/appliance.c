@@ -232,8 +232,7 @@ static void say_ready(struct appliance *a)
     enter(a, APPLIANCE_READY);
     service_status("ready%s", a->muted ? ", muted" : "");
     service_ready();
-    if (!a->muted)
-        live_earcon(a->live, TURN_EARCON_READY);
+    appliance_greet(a);
     appliance_log(a, CONF_LOG_INFO, "ready after %.1f s: %s",
                   (double)(a->ready_us - a->began_us) / 1e6, a->conf.model);
 }

@@ -103,6 +103,7 @@ const char *appliance_state_name(enum appliance_state s);
 int appliance_control(void *appliance, const struct control_request *r, json_t *reply,
                       struct problems *why);
 void appliance_button(void *appliance, enum button b, bool down);
+void appliance_greet(struct appliance *a); /* it is ready, and says so */
 void appliance_event_line(struct appliance *a, const char *line, size_t n);
 /* What was heard since the last call; ends a recording that may not be made any more. */
 void appliance_take_recording(struct appliance *a);

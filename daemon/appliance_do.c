@@ -383,6 +383,19 @@ void appliance_button(void *ctx, enum button b, bool down)
 
 /* -- What happens ----------------------------------------------------------------------------- */
 
+/* Whoever has just set it up learns that it works without a network: once, and not by looking for
+ * one, since the service manager lets us see none. */
+void appliance_greet(struct appliance *a)
+{
+    bool first = !a->record.greeted;
+    if (a->muted || live_earcon(a->live, first ? TURN_EARCON_OFFLINE : TURN_EARCON_READY) < 0)
+        return;
+    int err = first ? service_greeted(&a->record) : 0;
+    if (err < 0)
+        appliance_log(a, CONF_LOG_WARNING, "the next start greets as the first one does: %s: %s",
+                      a->conf.state, strerror(-err));
+}
+
 static bool has_action(const json_t *line, const char *name)
 {
     size_t i;

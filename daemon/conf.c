@@ -118,6 +118,9 @@ static const struct conf_key keys[] = {
     TURN_MS(follow_up_ms, "8000", "after a reply the conversation is open so long"),
     BOOL("turn", "wake_needed", turn.wake_needed, "no", false,
          "speech outside of a conversation is not answered before the talk button"),
+    BOOL("turn", "heard_you", turn.heard_you, "no", false,
+         "a soft sound when a question was taken, unless the reply begins at once; off, since on a "
+         "fast machine it would only disturb the reply"),
     BOOL("turn", "tell_cut", tell_cut, "yes", false, "the model is told where it was interrupted"),
 
     CHOICE("history", "keep", history, "memory", "memory|file", false,
@@ -135,7 +138,7 @@ static const struct conf_key keys[] = {
     NAMED("buttons", "stop", stop_key, "KEY_STOP", conf_check_key, NULL, BUTTON,
           "key that ends a reply"),
     NAMED("buttons", "talk", talk_key, "KEY_VOICECOMMAND", conf_check_key, NULL, BUTTON,
-          "key that opens a conversation"),
+          "key that opens a conversation; while muted, hold it while you ask"),
 
     NAMED("control", "socket", socket, "/run/parley/control.sock", conf_check_socket, NULL,
           "a path of at most 107 characters",

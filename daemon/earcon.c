@@ -7,11 +7,12 @@
 #include <math.h>
 #include <stdlib.h>
 
-enum { NOTES = 3, EDGE_MS = 12 };
+enum { NOTES = 5, EDGE_MS = 12 };
 
 #define PEAK 0.1 /* -20 dBFS */
+#define SOFT 0.4 /* of it: what is only a nod */
 
-/* Up to three notes, one after the other; each glides from one frequency to another. */
+/* Up to five notes, one after the other; each glides from one frequency to another. */
 struct note {
     int ms;
     double from, to; /* Hz; 0 = a rest */
@@ -31,6 +32,10 @@ static const struct note table[TURN_EARCONS][NOTES] = {
     [TURN_EARCON_UNMUTED] = {{80, 349, 349}, {100, 523, 523}},
     [TURN_EARCON_READY] = {{90, 523, 523}, {90, 659, 659}, {140, 784, 784}},
     [TURN_EARCON_RECORD] = {{60, 880, 880}, {50, 0, 0}, {60, 880, 880}},
+    [TURN_EARCON_HEARD] = {{70, 587, 622}},
+    /* READY, then home again. */
+    [TURN_EARCON_OFFLINE] =
+        {{90, 523, 523}, {90, 659, 659}, {140, 784, 784}, {120, 0, 0}, {260, 523, 523}},
 };
 
 static size_t samples(const struct note *n, int rate)
@@ -39,7 +44,7 @@ static size_t samples(const struct note *n, int rate)
 }
 
 /* A sine whose frequency glides, with raised-cosine edges. */
-static void play(float *pcm, const struct note *note, int rate)
+static void play(float *pcm, const struct note *note, double peak, int rate)
 {
     size_t n = samples(note, rate), edge = (size_t)EDGE_MS * (size_t)rate / 1000;
     double phase = 0;
@@ -47,7 +52,7 @@ static void play(float *pcm, const struct note *note, int rate)
         size_t near = i < n - 1 - i ? i : n - 1 - i;
         double envelope = near >= edge ? 1 : 0.5 - 0.5 * cos(M_PI * (double)near / (double)edge);
         phase += 2 * M_PI * (note->from + (note->to - note->from) * (double)i / (double)n) / rate;
-        pcm[i] = (float)(PEAK * envelope * sin(phase));
+        pcm[i] = (float)(peak * envelope * sin(phase));
     }
 }
 
@@ -56,6 +61,7 @@ int earcons_open(struct earcons *e, int rate)
     *e = (struct earcons){0};
     for (int k = TURN_EARCON_NONE + 1; k < TURN_EARCONS; k++) {
         size_t at = 0;
+        double peak = k == TURN_EARCON_HEARD ? SOFT * PEAK : PEAK;
         for (int i = 0; i < NOTES; i++)
             e->n[k] += samples(&table[k][i], rate);
         e->pcm[k] = calloc(e->n[k], sizeof(float));
@@ -64,7 +70,7 @@ int earcons_open(struct earcons *e, int rate)
             return -ENOMEM;
         }
         for (int i = 0; i < NOTES; i++) {
-            play(e->pcm[k] + at, &table[k][i], rate);
+            play(e->pcm[k] + at, &table[k][i], peak, rate);
             at += samples(&table[k][i], rate);
         }
     }

@@ -117,10 +117,11 @@ static json_t *words(const char *text)
 
 static int write_record(const struct service_record *r, bool ended, const char *why)
 {
-    json_t *v = json_pack("{s:I, s:i, s:b, s:b, s:b, s:i, s:s, s:s, s:o}", "starts",
-                          (json_int_t)r->starts, "quick_crashes", r->quick, "settled", r->settled,
-                          "ended", ended, "muted", r->muted, "volume", r->volume, "boot", r->boot,
-                          "phase", r->phase, "why", words(why != NULL ? why : ""));
+    json_t *v =
+        json_pack("{s:I, s:i, s:b, s:b, s:b, s:b, s:i, s:s, s:s, s:o}", "starts",
+                  (json_int_t)r->starts, "quick_crashes", r->quick, "settled", r->settled, "ended",
+                  ended, "muted", r->muted, "greeted", r->greeted, "volume", r->volume, "boot",
+                  r->boot, "phase", r->phase, "why", words(why != NULL ? why : ""));
     return state_write_json(r->dir, RECORD, 0600, v);
 }
 
@@ -136,6 +137,7 @@ static void take_record(struct service_record *r, json_t *v)
     r->starts = starts > 0 ? (uint64_t)starts : 0;
     r->quick = quick > 0 && quick < 1000 ? (int)quick : 0;
     r->muted = json_is_true(json_object_get(v, "muted"));
+    r->greeted = json_is_true(json_object_get(v, "greeted"));
     r->volume = json_is_integer(volume) && json_integer_value(volume) <= 100
                     ? (int)json_integer_value(volume)
                     : -1;
@@ -196,6 +198,12 @@ int service_settled(struct service_record *r)
 int service_muted(struct service_record *r, bool muted)
 {
     r->muted = muted;
+    return write_record(r, false, NULL);
+}
+
+int service_greeted(struct service_record *r)
+{
+    r->greeted = true;
     return write_record(r, false, NULL);
 }
 

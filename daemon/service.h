@@ -62,6 +62,7 @@ struct service_record {
     uint64_t starts;           /* of all time, with this one */
     int quick;                 /* quick crashes in a row before this start */
     bool settled, muted;       /* muted: as the last run left it */
+    bool greeted;              /* this installation has been ready, and has been heard, before */
     int volume;                /* -1 = as configured */
     char phase[32];            /* what this run is doing */
     char why[SERVICE_WHY_MAX]; /* what the run before said at its end, or was doing */
@@ -80,6 +81,7 @@ int service_pause(const struct service_record *r);
 int service_phase(struct service_record *r, const char *phase);
 int service_settled(struct service_record *r);
 int service_muted(struct service_record *r, bool muted);
+int service_greeted(struct service_record *r);
 int service_volume(struct service_record *r, int volume);
 
 /* It ends: in order (`why` NULL), or by a failure that can be told. */

@@ -186,6 +186,8 @@ static void commit(struct turn *t, struct turn_actions *a)
     t->hold_bar = t->hold_probability;
     a->set |= TURN_DO_COMMIT;
     think(t, a);
+    if (t->heard_you && t->spoken > 0 && t->state == TURN_THINKING && a->earcon == TURN_EARCON_NONE)
+        earcon(a, TURN_EARCON_HEARD);
 }
 
 /* Back into the same turn: without a gap, unless own sound or a long silence would be in it. What

@@ -114,6 +114,8 @@ enum turn_earcon {
     TURN_EARCON_UNMUTED, /* microphone on */
     TURN_EARCON_READY,   /* the service has started and listens */
     TURN_EARCON_RECORD,  /* a recording begins, or ends */
+    TURN_EARCON_HEARD,   /* a spoken turn was taken, its answer is on the way; if `heard_you` */
+    TURN_EARCON_OFFLINE, /* READY, and no network is needed: at an installation's first start */
     TURN_EARCONS
 };
 
@@ -154,6 +156,7 @@ struct turn_opts {
     int device_wait_ms;        /* a reply waits so long for a lost speaker; 10000 */
     int follow_up_ms;          /* from the real end of playback: the conversation is open; 8000 */
     bool wake_needed;          /* speech outside of it is not meant for us, until TURN_WAKE */
+    bool heard_you;            /* an earcon when a spoken turn is committed and has no sound yet */
 };
 
 /* All of it belongs to turn.c; it stands here so that it needs no allocation. */
@@ -165,7 +168,7 @@ struct turn {
             follow_up;
     } for_; /* lengths in samples */
     float likely, unlikely, confirm_probability, hold_probability, settle_probability;
-    bool wake_needed;
+    bool wake_needed, heard_you;
     uint64_t now; /* of the last event */
 
     /* The voice at the microphone, whoever has the floor. */

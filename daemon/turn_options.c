@@ -104,6 +104,7 @@ int turn_init(struct turn *t, const struct turn_opts *o, uint64_t now, struct pr
     *t = (struct turn){.now = now, .silent_at = now, .hear_to = now, .voiced_at = now};
     t->insist_until = now;
     t->wake_needed = o->wake_needed;
+    t->heard_you = o->heard_you;
     t->lapsed = true; /* there is no conversation yet */
     if (rate < 1000 || rate > 384000)
         return problem_add(why, -EINVAL, "turn taking: sample_rate is %d, expected 1000 to 384000",
@@ -133,9 +134,12 @@ int turn_option_set(struct turn_opts *o, const char *name, double value)
         *(float *)((char *)o + shares[i].from) = (float)value;
         return isfinite(value) ? 0 : -EINVAL;
     }
-    if (strcmp(name, "wake_needed") != 0)
+    if (strcmp(name, "wake_needed") == 0)
+        o->wake_needed = value != 0;
+    else if (strcmp(name, "heard_you") == 0)
+        o->heard_you = value != 0;
+    else
         return -ENOENT;
-    o->wake_needed = value != 0;
     return value == 0 || value == 1 ? 0 : -EINVAL;
 }
 
@@ -155,8 +159,8 @@ static const char *const actions[] = {
 };
 
 static const char *const earcons[] = {
-    "none", "awake", "wait", "empty", "cut",     "repeat", "failed",
-    "full", "lost",  "back", "muted", "unmuted", "ready",  "record",
+    "none", "awake", "wait",  "empty",   "cut",   "repeat", "failed", "full",
+    "lost", "back",  "muted", "unmuted", "ready", "record", "heard",  "offline",
 };
 
 _Static_assert(ARRAY_LEN(states) == TURN_STATES, "a state has no name");

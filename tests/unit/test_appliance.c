@@ -16,6 +16,7 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <sndfile.h>
 
 #include "base/util.h"
 #include "daemon/appliance.h"
@@ -66,6 +67,16 @@ static int open_question(void **unused)
     return open_with("wav:" SOURCE_DIR "/etc/demo/sum.wav");
 }
 
+static char mic_path[64];
+
+/* The microphone is not there, and comes later. */
+static int open_nowhere(void **unused)
+{
+    (void)unused;
+    snprintf(mic_path, sizeof(mic_path), "wav:/tmp/parley-microphone-%d.wav", (int)getpid());
+    return open_with(mic_path);
+}
+
 static int close_all(void **unused)
 {
     (void)unused;
@@ -85,6 +96,13 @@ static enum turn_state floor_state(void)
 static bool floor_muted(void)
 {
     return floor_state() == TURN_MUTED;
+}
+
+static bool mic_lost(void)
+{
+    struct live_stats s;
+    live_stats(a.live, &s);
+    return s.mic_lost;
 }
 
 static void wait_floor(bool muted)
@@ -162,6 +180,72 @@ static void test_question(void **unused)
     assert_int_equal(s.now.turns, 2);
     assert_int_equal(s.now.replies, 2);
     assert_int_equal(s.audio.mic_lost, 0);
+}
+
+/* Muted it needs no microphone; unmuted it waits for one as for one that was pulled. */
+static void test_no_microphone(void **unused)
+{
+    (void)unused;
+    wait_floor(true);
+    usleep(300000);
+    assert_false(mic_lost());
+    command(CONTROL_UNMUTE);
+    for (int ms = 0; !mic_lost() && ms < 30000; ms += 10)
+        usleep(10000);
+    assert_true(mic_lost());
+    assert_int_equal(symlink(SOURCE_DIR "/etc/demo/sum.wav", mic_path + strlen("wav:")), 0);
+    wait_state(TURN_LISTENING);
+    assert_false(mic_lost());
+    unlink(mic_path + strlen("wav:"));
+}
+
+/* Of a loudspeaker's file: from its first sound to its last, in ms. */
+static int sounding_ms(const char *path)
+{
+    SF_INFO info = {0};
+    SNDFILE *f = sf_open(path, SFM_READ, &info);
+    assert_non_null(f);
+    long first = -1, last = 0;
+    float x;
+    for (long i = 0; sf_readf_float(f, &x, 1) == 1; i++) {
+        if (x < 0.02f)
+            continue;
+        first = first < 0 ? i : first;
+        last = i;
+    }
+    sf_close(f);
+    return first < 0 ? 0 : (int)((last - first) * 1000 / info.samplerate);
+}
+
+/* The first start of an installation says that no network is needed, the next ones are ready. Muted
+ * it says nothing, and says it later. */
+static void test_greeting(void **unused)
+{
+    (void)unused;
+    static const struct {
+        bool muted;
+        int least_ms, most_ms;
+    } starts[] = {{true, 0, 0}, {false, 600, 720}, {false, 200, 330}};
+    struct live *running = a.live;
+    char path[64], device[80];
+    snprintf(path, sizeof(path), "%.40s/out.wav", a.record.dir);
+    snprintf(device, sizeof(device), "wav:%s", path);
+    const struct live_opts o = {.session = &a.session,
+                                .capture = "null:",
+                                .playback = device,
+                                .vad = SOURCE_DIR "/models/vad/silero.bin"};
+    for (size_t i = 0; i < ARRAY_LEN(starts); i++) {
+        assert_int_equal(live_open(&a.live, &o, NULL), 0);
+        assert_int_equal(live_start(a.live, NULL), 0);
+        a.muted = starts[i].muted;
+        appliance_greet(&a);
+        usleep(2000000);
+        live_stop(a.live, NULL);
+        live_close(a.live);
+        assert_in_range(sounding_ms(path), starts[i].least_ms, starts[i].most_ms);
+    }
+    unlink(path);
+    a.live = running;
 }
 
 /* Muting while the key is held closes at once, and releasing it opens nothing. */
@@ -318,6 +402,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_push_to_talk),
         cmocka_unit_test_setup_teardown(test_question, open_question, close_all),
+        cmocka_unit_test_setup_teardown(test_no_microphone, open_nowhere, close_all),
+        TEST(test_greeting),
         TEST(test_mute_while_held),
         TEST(test_unmute_while_held),
         TEST(test_silent_recording),

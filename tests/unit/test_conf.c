@@ -58,7 +58,7 @@ static void test_turn_defaults(void **unused)
                 shown.confirm_probability == own.confirm_probability &&
                 shown.hold_probability == own.hold_probability &&
                 shown.settle_probability == own.settle_probability &&
-                shown.wake_needed == own.wake_needed);
+                shown.wake_needed == own.wake_needed && shown.heard_you == own.heard_you);
     conf_free(&c);
 }
 

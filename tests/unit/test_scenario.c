@@ -211,6 +211,8 @@ static void test_turn_options(void **unused)
     assert_int_equal(turn_option_set(&o, "end_ms", 700.5), -EINVAL);
     assert_int_equal(turn_option_set(&o, "end_ms", 1e12), -EINVAL);
     assert_int_equal(turn_option_set(&o, "wake_needed", 2), -EINVAL);
+    assert_int_equal(turn_option_set(&o, "heard_you", 1), 0);
+    assert_true(o.heard_you);
 }
 
 int main(void)

@@ -205,6 +205,19 @@ static void test_mute_and_volume_last(void **unused)
     assert_true(r.muted);
 }
 
+/* An installation greets once, also when the first run was killed. */
+static void test_greeted_once(void **unused)
+{
+    (void)unused;
+    struct service_record r = begin();
+    assert_false(r.greeted);
+    r = begin();
+    assert_false(r.greeted);
+    assert_int_equal(service_greeted(&r), 0);
+    r = begin();
+    assert_true(r.greeted);
+}
+
 static void test_rubbish_record(void **unused)
 {
     (void)unused;
@@ -310,6 +323,7 @@ int main(void)
         TEST(test_settled_is_no_crash),
         TEST(test_power_cut_is_no_crash),
         TEST(test_mute_and_volume_last),
+        TEST(test_greeted_once),
         TEST(test_rubbish_record),
         TEST(test_unreadable_record),
         TEST(test_no_directory),

@@ -530,6 +530,35 @@ static void test_push_to_talk(void **unused)
            EVENT(500, MUTE), PRESS(1000), ONSET(1200), EVENT(1300, RELEASE));
 }
 
+static void test_heard_you(void **unused)
+{
+    (void)unused;
+    const struct turn_opts o = {.heard_you = true, .turn_max_ms = 3000};
+    /* Not over a reply that begins at once. */
+    SCRIPT(&o, 3000, QUESTION, ASK);
+    SCRIPT(&o, 3000,
+           "1000 speech_onset: listening hear@700\n"
+           "2200 tick: listening hear_end\n"
+           "2600 tick: thinking commit earcon:heard\n"
+           "2800 answer_ready: speaking play\n",
+           ONSET(1000), END(2000), EVENT(2800, ANSWER_READY));
+    SCRIPT(&o, 3000,
+           PRESSED "1200 speech_onset: listening hear@1000\n"
+                   "2000 release: thinking mic_close hear_end commit earcon:heard\n",
+           EVENT(500, MUTE), PRESS(1000), ONSET(1200), EVENT(2000, RELEASE));
+    /* What says more, and what was not heard. */
+    SCRIPT(&o, 4500,
+           "1000 speech_onset: listening hear@700\n"
+           "4000 tick: thinking hear_end commit earcon:cut\n",
+           ONSET(1000));
+    SCRIPT(&o, 3000,
+           "1000 speech_onset: listening hear@700\n"
+           "2200 tick: listening hear_end\n"
+           "2600 tick: idle commit earcon:empty\n",
+           ONSET(1000), END(2000), EVENT(2500, ANSWER_EMPTY));
+    SCRIPT(&o, 2000, "1000 asked: thinking hear@1000 hear_end commit\n", EVENT(1000, ASKED));
+}
+
 static void test_push_during_reply(void **unused)
 {
     (void)unused;
@@ -618,7 +647,7 @@ int main(void)
         cmocka_unit_test(test_noise),          cmocka_unit_test(test_full),
         cmocka_unit_test(test_wake),           cmocka_unit_test(test_mute),
         cmocka_unit_test(test_push_to_talk),   cmocka_unit_test(test_push_during_reply),
-        cmocka_unit_test(test_aftermath),
+        cmocka_unit_test(test_heard_you),      cmocka_unit_test(test_aftermath),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
