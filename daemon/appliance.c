@@ -233,8 +233,10 @@ static void say_ready(struct appliance *a)
     service_status("ready%s", a->muted ? ", muted" : "");
     service_ready();
     appliance_greet(a);
-    appliance_log(a, CONF_LOG_INFO, "ready after %.1f s: %s",
-                  (double)(a->ready_us - a->began_us) / 1e6, a->conf.model);
+    appliance_log(a, CONF_LOG_INFO, "ready after %.1f s: %s on %s",
+                  (double)(a->ready_us - a->began_us) / 1e6, a->conf.model, a->session.dev->name);
+    if (a->session.not_gpu != NULL)
+        appliance_log(a, CONF_LOG_INFO, "the CPU computes: %s", a->session.not_gpu);
 }
 
 /* Devices that are not there yet may come; anything else that is wrong stays wrong. */

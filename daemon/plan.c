@@ -59,7 +59,8 @@ struct plan_memory plan_memory(struct device *d)
     if (d != NULL && d->load != NULL) {
         m.device = d->name;
         m.types = d->load->types;
-        d->load->memory(d, &m.total, &m.unused);
+        if (d->load->memory(d, &m.total, &m.unused)) /* a file just written fills it, on paper */
+            m.unused = max_size(m.unused, min_size(host_available(), m.total));
         return m;
     }
     m.unused = host_available();

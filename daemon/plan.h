@@ -19,9 +19,10 @@ struct plan_memory {
     const char *device; /* its name; NULL = the host's memory */
     unsigned types;     /* bit t: matrices of type t can be computed with there */
     size_t total;       /* 0 = not known */
-    size_t unused;      /* bytes this process may still take; on the host MemAvailable, or what a
-                           container's limit leaves (the control group at the mount's root) if
-                           that is less. 0 when neither can be read */
+    size_t unused;      /* bytes this process may still take; on the host, and on a device whose
+                           memory is the host's, MemAvailable, or what a container's limit leaves
+                           (the control group at the mount's root) if that is less. 0 when neither
+                           can be read */
 };
 
 /* `d` NULL = the host. */

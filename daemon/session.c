@@ -5,6 +5,7 @@
 #include "daemon/session.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -142,10 +143,13 @@ size_t session_cache_bytes(const struct session *s, const struct session_opts *o
     return bytes;
 }
 
-/* Says why it is not the GPU. */
-static void say_cpu(const struct session_opts *o, const struct problems *why)
+/* Keeps and says why it is not the GPU. */
+static void say_cpu(struct session *s, const struct session_opts *o, const struct problems *why)
 {
-    if (o->report != NULL && why->n > 0)
+    if (why->n == 0)
+        return;
+    s->not_gpu = strdup(why->text[0]);
+    if (o->report != NULL)
         fprintf(o->report, "the CPU computes: %s\n", why->text[0]);
 }
 
@@ -172,7 +176,7 @@ static int open_place(struct session *s, const struct session_opts *o, struct pr
     if (err == 0)
         err = open_model(s, o, why);
     if (err == 0)
-        say_cpu(o, &doubt);
+        say_cpu(s, o, &doubt);
 out:
     problems_free(&doubt);
     return err;
@@ -294,5 +298,6 @@ void session_close(struct session *s)
     end_of_turn_close(s->end_of_turn);
     model_close(s->model);
     close_device(s);
+    free(s->not_gpu);
     *s = (struct session){0};
 }

@@ -292,8 +292,9 @@ struct lane;
 
 struct loading {
     unsigned types; /* bit t: matrices of type t can be computed with */
-    /* Bytes of the device in all, and not taken by anybody now. */
-    void (*memory)(struct device *d, size_t *total, size_t *unused);
+    /* Bytes of the device in all, and not taken by anybody now. True: they are the host's, and what
+     * the host could give back (cached files) may not be counted as unused. */
+    bool (*memory)(struct device *d, size_t *total, size_t *unused);
     struct lane *(*lane_open)(struct device *d, size_t bytes); /* NULL: no memory left */
     /* A buffer of `bytes`; waits until what was copied from it before has arrived. */
     void *(*lane_buffer)(struct lane *l);

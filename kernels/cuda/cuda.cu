@@ -1,7 +1,7 @@
 /*
  * kernels/cuda/cuda.cu - a handle on a GPU: what there is, opening, closing.
  */
-#include "kernels/cuda/cuda.h"
+#include "kernels/cuda/gemm.cuh"
 
 #include <errno.h>
 #include <stdio.h>
@@ -17,6 +17,27 @@ static void make_streams(struct cuda *c, const struct device_opts *o)
     CUDA_MUST(cudaEventCreateWithFlags(&c->marked, cudaEventDisableTiming));
     CUDA_MUST(cudaMalloc((void **)&c->counters, CUDA_COUNTERS * sizeof(*c->counters)));
     CUDA_MUST(cudaMemsetAsync(c->counters, 0, CUDA_COUNTERS * sizeof(*c->counters), c->stream));
+}
+
+/* Stands for all kernels: what it was compiled for, they were. */
+static __global__ void k_probe(void)
+{
+}
+
+/* What of this program runs on the GPU; a sentence if nothing does. */
+static int find_kernels(struct cuda *c, const cudaDeviceProp *is, struct problems *why)
+{
+    cudaFuncAttributes a;
+    cudaError_t err = cudaFuncGetAttributes(&a, (const void *)k_probe);
+    (void)cudaGetLastError();
+    if (err != cudaSuccess)
+        return problem_add(
+            why, -EINVAL,
+            "device %s: found compute capability %d.%d, for which this program has no "
+            "kernels: build it with -DPARLEY_CUDA_ARCH=%d%d (%s)",
+            c->name, is->major, is->minor, is->major, is->minor, cudaGetErrorName(err));
+    c->major = at_most(is->major, a.ptxVersion / 10);
+    return 0;
 }
 
 /* Whether the GPU is there and lets this process in; a sentence if not. */
@@ -53,16 +74,23 @@ int cuda_open(struct device **ret, int ordinal, const struct device_opts *o, str
         return problem_add(why, -ENOMEM, "device cuda:%d: no memory left", ordinal);
     }
     CUDA_MUST(cudaGetDeviceProperties(&is, ordinal));
+    snprintf(c->name, sizeof(c->name), "cuda:%d %.100s", ordinal, is.name);
+    err = find_kernels(c, &is, why);
+    if (err < 0) {
+        cuda_staging_close(c);
+        free(c);
+        return err;
+    }
     c->ordinal = ordinal;
     c->sms = is.multiProcessorCount;
-    c->major = is.major;
     c->smem = is.sharedMemPerBlockOptin;
+    c->integrated = is.integrated;
     c->hang_ms = o->hang_ms > 0 ? o->hang_ms : 5000;
     c->d.op = &cuda_ops;
     c->d.load = &cuda_loading;
     c->d.name = c->name;
-    snprintf(c->name, sizeof(c->name), "cuda:%d %.100s", ordinal, is.name);
     make_streams(c, o);
+    c->parts = cuda_wide_parts(c);
     *ret = &c->d;
     return 0;
 }

@@ -10,8 +10,8 @@
  * with LAUNCH first fetches what nobody writes (weights), then calls dependency_wait() in every
  * thread before it touches anything else, reading or writing. Kernels that end a step (advance,
  * sample) do not let the next one begin early: what was written before them, positions and the
- * cache of keys, may be fetched without waiting by all that follow. A kernel that lets the next one
- * begin behind its own dependency_wait() (moe.cu) gives it all that was written before itself.
+ * cache of keys, may be fetched without waiting by all that follow. One kernel (k_down in moe.cu)
+ * reads ahead of the wait what its predecessor has probably written, and looks again behind it.
  *
  * Faults are fatal: CUDA_MUST ends the process with expression, file, line and CUDA's name of it.
  */
@@ -36,9 +36,11 @@ struct cuda {
     char name[128];
     int ordinal;
     int sms;     /* multiprocessors */
-    int major;   /* compute capability */
+    int major;   /* compute capability that the kernels were compiled for, no more than the GPU's */
     int hang_ms; /* silence for so long ends the process */
     size_t smem; /* most shared memory of a block */
+    int parts;   /* most blocks of a cluster of wide products; 0 = none can be had */
+    int integrated; /* its memory is the host's */
     cudaStream_t stream;
     cudaStream_t side;  /* for what must not be recorded, or not wait for all that was begun */
     cudaEvent_t marked; /* the last mark */
@@ -62,8 +64,9 @@ static inline struct cuda *cuda_of(struct device *d)
 /* Ends the process unless err is success. */
 void cuda_must(cudaError_t err, const char *expr, const char *file, int line);
 
-/* Waits until the stream has done everything, or the event has come. After hang_ms without that
- * the process ends. The second sleeps between looks, for threads that load. */
+/* Waits until the stream has done everything, or the event has come. After hang_ms without that,
+ * and without the stream having come to anything that was put there, the process ends. The second
+ * sleeps between looks, for threads that load. */
 void cuda_wait(struct cuda *c, cudaStream_t stream);
 void cuda_wait_event(struct cuda *c, cudaEvent_t event);
 

@@ -30,6 +30,10 @@ void cuda_gemm(struct cuda *c, const struct gemm *g, enum gemm_x how);
 
 enum { LINEARS_MOST = 3 };
 
+/* How many blocks of wide products may share out their columns on this GPU; 0 = it has no such
+ * clusters. Asked for once, when the handle is opened. */
+int cuda_wide_parts(struct cuda *c);
+
 /* As linears, with scale as below, for more than 8 rows of x and many of weights (gemm_wide.cu).
  * False: another kernel is better, nothing was done. */
 bool cuda_linears_wide(struct cuda *c, float *const *y, const float *x, int n,

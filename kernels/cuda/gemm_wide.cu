@@ -26,8 +26,7 @@ enum {
     CHUNKS = 3,                  /* that have room: one being multiplied, two on their way */
     UNITS = STEPS * STEP / UNIT, /* of a row of weights in a chunk */
     COPIES = TALL * UNITS / THREADS,
-    PARTS_MOST = 16,  /* of the columns: blocks of a cluster, */
-    PARTS_SURE = 8,   /* where more was never tried, */
+    PARTS_MOST = 16,  /* of the columns: blocks of a cluster, if so many can be had, */
     STEPS_LEAST = 2,  /* each of so many steps */
     ROWS_LEAST = 512, /* of a matrix */
     PITCH = TALL + 8, /* of the sums of a row of x: no two lanes in one bank */
@@ -273,13 +272,11 @@ static __global__ void __launch_bounds__(THREADS, 2) k_wide(const __grid_constan
     cluster_sync(); /* nobody leaves whose sums are being read */
 }
 
-template <enum dtype T> static void start(struct cuda *c, const struct wide *g)
+/* A launch of `parts` blocks a cluster; `how` has room for its attributes. */
+template <enum dtype T>
+static cudaLaunchConfig_t configure(struct cuda *c, cudaLaunchAttribute how[2], int tall, int wide,
+                                    int parts)
 {
-    int wide = div_up(g->n, WIDE), tall = g->tall[0] + g->tall[1] + g->tall[2];
-    int most = c->major == 9 ? PARTS_MOST : PARTS_SURE;
-    int parts = at_most(at_most(most, at_least(1, g->cols / STEP / STEPS_LEAST)),
-                        at_least(1, 2 * c->sms / (tall * wide)));
-    cudaLaunchAttribute how[2];
     cudaLaunchConfig_t config =
         cuda_launch_config(c, how, dim3((unsigned)tall, (unsigned)wide, (unsigned)parts), THREADS,
                            sizeof(struct room));
@@ -287,10 +284,42 @@ template <enum dtype T> static void start(struct cuda *c, const struct wide *g)
     cluster->id = cudaLaunchAttributeClusterDimension;
     cluster->val.clusterDim.x = cluster->val.clusterDim.y = 1;
     cluster->val.clusterDim.z = (unsigned)parts;
+    return config;
+}
+
+/* What every launch needs, recorded ones too: set once, for good. */
+template <enum dtype T> static void allow(void)
+{
     CUDA_MUST(cudaFuncSetAttribute(k_wide<T>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                    (int)sizeof(struct room)));
-    CUDA_MUST(cudaFuncSetAttribute(k_wide<T>, cudaFuncAttributeNonPortableClusterSizeAllowed,
-                                   most > PARTS_SURE));
+    CUDA_MUST(cudaFuncSetAttribute(k_wide<T>, cudaFuncAttributeNonPortableClusterSizeAllowed, 1));
+}
+
+int cuda_wide_parts(struct cuda *c)
+{
+    if (c->major < 9 || c->smem < sizeof(struct room))
+        return 0;
+    allow<DT_BF16>();
+    allow<DT_F16>();
+    for (int parts = PARTS_MOST; parts > 0; parts /= 2) {
+        cudaLaunchAttribute how[2];
+        cudaLaunchConfig_t config = configure<DT_BF16>(c, how, 1, 1, parts);
+        int clusters = 0;
+        if (cudaOccupancyMaxActiveClusters(&clusters, k_wide<DT_BF16>, &config) == cudaSuccess &&
+            clusters > 0)
+            return parts;
+    }
+    (void)cudaGetLastError();
+    return 0;
+}
+
+template <enum dtype T> static void start(struct cuda *c, const struct wide *g)
+{
+    int wide = div_up(g->n, WIDE), tall = g->tall[0] + g->tall[1] + g->tall[2];
+    int parts = at_most(at_most(c->parts, at_least(1, g->cols / STEP / STEPS_LEAST)),
+                        at_least(1, 2 * c->sms / (tall * wide)));
+    cudaLaunchAttribute how[2];
+    cudaLaunchConfig_t config = configure<T>(c, how, tall, wide, parts);
     CUDA_MUST(cudaLaunchKernelEx(&config, k_wide<T>, *g));
 }
 
@@ -298,9 +327,8 @@ template <enum dtype T> static void start(struct cuda *c, const struct wide *g)
 static bool fits(const struct cuda *c, float *const *y, const float *x, int n,
                  const struct weight *const *w, int count)
 {
-    if (c->major < 9 || c->smem < sizeof(struct room) || n <= TILE_N || count > LINEARS_MOST ||
-        w[0]->cols % STEP != 0 || (w[0]->type != DT_BF16 && w[0]->type != DT_F16) ||
-        (uintptr_t)x % sizeof(float4) != 0)
+    if (c->parts == 0 || n <= TILE_N || count > LINEARS_MOST || w[0]->cols % STEP != 0 ||
+        (w[0]->type != DT_BF16 && w[0]->type != DT_F16) || (uintptr_t)x % sizeof(float4) != 0)
         return false;
     for (int i = 0; i < count; i++)
         if (w[i]->type != w[0]->type || w[i]->cols != w[0]->cols || w[i]->rows < ROWS_LEAST ||

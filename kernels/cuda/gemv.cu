@@ -319,7 +319,7 @@ static bool all_fit(int n, const float *x, const struct weight *const *w, int co
             return false;
     return n <= ROWS_MOST && (uintptr_t)x % sizeof(float4) == 0 &&
            (!normed || w[0]->cols <= NORM_VALUES * GEMV_THREADS) &&
-           n * w[0]->cols <= 12 * 1024; /* 48 KB of shared memory */
+           n * w[0]->cols <= 12 * 1024 - WARP; /* 48 KB of shared memory, with room for sums */
 }
 
 /* Starts k_once, if R rows a block and C columns of units are what it takes. */

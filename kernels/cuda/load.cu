@@ -18,11 +18,12 @@ struct lane {
     int now;             /* the buffer given last */
 };
 
-static void memory(struct device *d, size_t *total, size_t *unused)
+static bool memory(struct device *d, size_t *total, size_t *unused)
 {
     struct cuda *c = cuda_of(d);
     CUDA_MUST(cudaSetDevice(c->ordinal));
     CUDA_MUST(cudaMemGetInfo(unused, total));
+    return c->integrated;
 }
 
 static void release(struct lane *l)

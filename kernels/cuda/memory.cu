@@ -5,7 +5,7 @@
  * put returns as soon as the source has been copied to pinned memory: slots in turn, each with an
  * event that says when it may be used again. get waits. Memory comes from cudaMalloc, so that every
  * handle of a GPU may use it; a handle may go from thread to thread, so what begins a piece of work
- * (put, get, alloc) makes its GPU the thread's.
+ * (put, get, alloc, sample, a step) makes its GPU the thread's.
  */
 #include "kernels/cuda/cuda.h"
 
@@ -25,7 +25,7 @@ struct staging {
     unsigned char *slots;   /* [SLOTS, SLOT_BYTES] pinned */
     unsigned char *landing; /* [LANDING_BYTES] pinned, where get's bytes come down */
     cudaEvent_t sent[SLOTS];
-    int next;
+    size_t taken, gone; /* slots in all: given out, and of those the bytes have left */
 };
 
 void cuda_must(cudaError_t err, const char *expr, const char *file, int line)
@@ -47,13 +47,26 @@ static double now_ms(void)
     return (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
 }
 
+/* Has the stream come to bytes that were put there, since the last look? Then it is alive, however
+ * much there still is to do. */
+static bool moves(struct staging *s)
+{
+    size_t before = s->gone;
+    while (s->gone < s->taken && cudaEventQuery(s->sent[s->gone % SLOTS]) == cudaSuccess)
+        s->gone++;
+    return s->gone > before;
+}
+
 void cuda_wait(struct cuda *c, cudaStream_t stream)
 {
     double deadline = now_ms() + c->hang_ms;
     cudaError_t err;
-    while ((err = cudaStreamQuery(stream)) == cudaErrorNotReady)
-        if (now_ms() > deadline)
+    while ((err = cudaStreamQuery(stream)) == cudaErrorNotReady) {
+        if (moves(c->staging))
+            deadline = now_ms() + c->hang_ms;
+        else if (now_ms() > deadline)
             cuda_must(cudaErrorTimeout, "cudaStreamQuery(stream)", __FILE__, __LINE__);
+    }
     CUDA_MUST(err);
 }
 
@@ -138,7 +151,7 @@ void cuda_staging_close(struct cuda *c)
 static int take_slot(struct cuda *c)
 {
     struct staging *s = c->staging;
-    int slot = s->next;
+    int slot = (int)(s->taken % SLOTS);
     double deadline = 0;
     cudaError_t err;
     while ((err = cudaEventQuery(s->sent[slot])) == cudaErrorNotReady) {
@@ -147,7 +160,9 @@ static int take_slot(struct cuda *c)
             cuda_must(cudaErrorTimeout, "cudaEventQuery(sent)", __FILE__, __LINE__);
     }
     CUDA_MUST(err);
-    s->next = (slot + 1) % SLOTS;
+    if (s->taken - s->gone == SLOTS)
+        s->gone++;
+    s->taken++;
     return slot;
 }
 

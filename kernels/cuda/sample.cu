@@ -424,6 +424,7 @@ void cuda_sample(struct device *d, int32_t *id, const float *logits, int count,
 {
     struct cuda *c = cuda_of(d);
     struct choice how = {};
+    CUDA_MUST(cudaSetDevice(c->ordinal));
     how.logits = logits;
     how.count = count;
     how.s = *s;

@@ -15,6 +15,7 @@ struct step {
 int cuda_step_begin(struct device *d, struct step **step)
 {
     struct cuda *c = cuda_of(d);
+    CUDA_MUST(cudaSetDevice(c->ordinal));
     if (*step == NULL)
         return 1;
     if ((*step)->graph != NULL) {

@@ -6,9 +6,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 struct stub stub;
 
+static double reached_ms;  /* when the stream comes to the last event; `pace_ms` */
 static cudaError_t broken; /* the sticky error, once it has come */
 
 static cudaError_t answer(const char *call)
@@ -35,7 +37,20 @@ static cudaError_t answer(const char *call)
 
 static void *thing(void)
 {
-    return calloc(1, 1);
+    return calloc(1, sizeof(double));
+}
+
+static double now_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
+}
+
+/* Whether what ends at `end_ms` has ended. */
+static cudaError_t ended(cudaError_t err, double end_ms)
+{
+    return err == cudaSuccess && (stub.hang || now_ms() < end_ms) ? cudaErrorNotReady : err;
 }
 
 static cudaError_t drop(const char *call, void *p)
@@ -122,6 +137,21 @@ cudaError_t cudaFuncSetAttribute(const void *func, enum cudaFuncAttribute attr, 
     return ANSWER;
 }
 
+cudaError_t cudaFuncGetAttributes(struct cudaFuncAttributes *a, const void *func)
+{
+    (void)func;
+    memset(a, 0, sizeof(*a));
+    a->ptxVersion = 90;
+    return ANSWER;
+}
+
+cudaError_t cudaOccupancyMaxActiveClusters(int *clusters, const void *func,
+                                           const cudaLaunchConfig_t *config)
+{
+    (void)func, (void)config;
+    GIVE(clusters, 1);
+}
+
 /* The device. */
 cudaError_t cudaDriverGetVersion(int *version)
 {
@@ -146,6 +176,7 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int device)
     snprintf(p->name, sizeof(p->name), "Stub");
     p->multiProcessorCount = 4;
     p->major = 9;
+    p->integrated = stub.integrated;
     p->sharedMemPerBlockOptin = 227 << 10;
     return ANSWER;
 }
@@ -173,6 +204,7 @@ const char *cudaGetErrorName(cudaError_t err)
                  {cudaErrorLaunchFailure, "cudaErrorLaunchFailure"},
                  {cudaErrorECCUncorrectable, "cudaErrorECCUncorrectable"},
                  {cudaErrorDevicesUnavailable, "cudaErrorDevicesUnavailable"},
+                 {cudaErrorNoKernelImageForDevice, "cudaErrorNoKernelImageForDevice"},
                  {cudaErrorTimeout, "cudaErrorTimeout"}};
     for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++)
         if (names[i].err == err)
@@ -251,8 +283,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream)
 cudaError_t cudaStreamQuery(cudaStream_t stream)
 {
     (void)stream;
-    cudaError_t err = ANSWER;
-    return err == cudaSuccess && stub.hang ? cudaErrorNotReady : err;
+    return ended(ANSWER, reached_ms);
 }
 
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags)
@@ -279,15 +310,17 @@ cudaError_t cudaEventDestroy(cudaEvent_t event)
 
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 {
-    (void)event, (void)stream;
+    (void)stream;
+    double now = now_ms();
+    if (stub.pace_ms > 0)
+        reached_ms = (reached_ms > now ? reached_ms : now) + stub.pace_ms;
+    *(double *)event = reached_ms;
     return ANSWER;
 }
 
 cudaError_t cudaEventQuery(cudaEvent_t event)
 {
-    (void)event;
-    cudaError_t err = ANSWER;
-    return err == cudaSuccess && stub.hang ? cudaErrorNotReady : err;
+    return ended(ANSWER, *(double *)event);
 }
 
 cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to)

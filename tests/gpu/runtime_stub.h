@@ -17,6 +17,8 @@ struct stub {
     int error;        /* what it returns then, a cudaError_t */
     bool sticky;      /* from then on every call returns it, as after a fault of the GPU */
     bool hang;        /* nothing that was begun ever ends */
+    int pace_ms;      /* what is put there is reached so long after what was before it */
+    bool integrated;  /* the GPU's memory is the host's */
     bool no_driver;
     int launches; /* kernels and recorded steps started */
 };

@@ -93,6 +93,17 @@ static void hang_in_get(void)
     d->op->get(d, &y, x, sizeof(y));
 }
 
+/* Much is begun, each piece shorter than a hang, all of it longer. */
+static void wait_long(void)
+{
+    struct device *d = open_gpu();
+    float *x = d->op->alloc(d, 64), y = 1;
+    stub.pace_ms = HANG_MS / 2;
+    for (int i = 0; i < 5; i++)
+        d->op->put(d, x, &y, sizeof(y));
+    d->op->get(d, &y, x, sizeof(y));
+}
+
 struct end {
     int status; /* exit status, or -1 when a signal ended it */
     double seconds;
@@ -173,6 +184,15 @@ static void a_fault_ends_the_process_within_a_second(void **state)
     }
 }
 
+static void a_long_queue_is_no_hang(void **state)
+{
+    (void)state;
+    struct end e = run(&(struct stub){0}, wait_long);
+    assert_string_equal(e.text, "");
+    assert_int_equal(e.status, 0);
+    assert_true(e.seconds > 2 * HANG_MS * 1e-3);
+}
+
 /* No memory for an allocation is an answer, no fault. */
 static void no_memory_is_refused(void **state)
 {
@@ -203,6 +223,11 @@ static void a_gpu_that_cannot_be_used_is_refused(void **state)
     stub = (struct stub){0};
     assert_int_equal(device_open(&d, &second, &why), -EINVAL);
     assert_true(problems_mention(&why, (const char *const[4]){"cuda:1", "found 1 GPU"}));
+    problems_free(&why);
+    stub = (struct stub){.call = "cudaFuncGetAttributes", .error = cudaErrorNoKernelImageForDevice};
+    assert_int_equal(device_open(&d, &gpu, &why), -EINVAL);
+    assert_true(problems_mention(&why, (const char *const[4]){"cuda:0", "capability 9.0",
+                                                              "PARLEY_CUDA_ARCH=90"}));
     problems_free(&why);
     stub = (struct stub){.no_driver = true};
     assert_int_equal(device_open(&d, &gpu, &why), -EINVAL);
@@ -246,6 +271,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_fault_ends_the_process_within_a_second),
+        cmocka_unit_test(a_long_queue_is_no_hang),
         cmocka_unit_test(no_memory_is_refused),
         cmocka_unit_test(a_gpu_that_cannot_be_used_is_refused),
         cmocka_unit_test(weights_arrive_by_lanes),

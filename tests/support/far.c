@@ -17,9 +17,12 @@ struct lane {
     int last;
 };
 
-static void far_memory(struct device *d, size_t *total, size_t *unused)
+static bool far_memory(struct device *d, size_t *total, size_t *unused)
 {
-    *total = *unused = ((struct far *)d)->total;
+    const struct far *f = (const struct far *)d;
+    *total = f->total;
+    *unused = f->total - f->cached;
+    return f->integrated;
 }
 
 static struct lane *far_lane_open(struct device *d, size_t bytes)

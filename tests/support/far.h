@@ -9,7 +9,9 @@
 
 struct far {
     struct host host; /* what the plain ops work with; host.d is the device */
-    size_t total;     /* bytes it says to have */
+    size_t total;     /* bytes it says to have, */
+    size_t cached;    /* and of those to be used */
+    bool integrated;  /* they are the host's */
     int lanes;        /* open now */
     int opened;       /* in all */
     int fail_at;      /* > 0: the lane of this number finds no memory */

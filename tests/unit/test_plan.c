@@ -60,6 +60,20 @@ static void what_does_not_fit_is_refused_with_figures(void **state)
     far_close(&far);
 }
 
+/* Jetson and its like: what files fill is not free by the GPU's word, and free all the same. */
+static void cached_files_leave_room_on_an_integrated_gpu(void **state)
+{
+    (void)state;
+    struct far far;
+    struct model *m = open_on(&far, (size_t)1 << 20);
+    far.cached = far.total - 4096;
+    assert_int_equal(plan_memory(&far.host.d).unused, 4096);
+    far.integrated = true;
+    assert_int_equal(plan_memory(&far.host.d).unused, far.total);
+    model_close(m);
+    far_close(&far);
+}
+
 static void weights_it_cannot_use_are_refused(void **state)
 {
     (void)state;
@@ -81,6 +95,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(everything_counts_on_a_device),
         cmocka_unit_test(what_does_not_fit_is_refused_with_figures),
+        cmocka_unit_test(cached_files_leave_room_on_an_integrated_gpu),
         cmocka_unit_test(weights_it_cannot_use_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
