@@ -49,7 +49,7 @@ struct session {
     struct talker *talker;           /* NULL in text-only mode */
     struct code2wav *code2wav;       /* likewise */
     struct end_of_turn *end_of_turn; /* NULL where the model brings none */
-    char *not_gpu; /* with "auto" on the CPU: why, a sentence; else NULL */
+    char *not_gpu;                   /* with "auto" on the CPU: why, a sentence; else NULL */
     double load_s;
     size_t load_anonymous; /* the most anonymous memory seen while loading, in bytes */
     size_t planned;        /* bytes of weights, caches and buffers by the plan */
