@@ -279,7 +279,10 @@ struct reading {
 static int fault(struct reading *r, int err, const char *text)
 {
     r->err = err;
-    problem_add(r->why, err, "%s:%d: %s", r->name, r->line, text);
+    if (r->line > 0)
+        problem_add(r->why, err, "%s:%d: %s", r->name, r->line, text);
+    else
+        problem_add(r->why, err, "%s: %s", r->name, text);
     return 0;
 }
 
@@ -461,6 +464,23 @@ static void check_together(struct reading *r)
     problems_free(&why);
 }
 
+/* Keys that make no sense with the model; they may stand at their defaults. */
+static void check_model(struct reading *r)
+{
+    const char *name = "context";
+    struct problems own = {0};
+    int err = conf_look_at_model(r->conf, &name, &own);
+    if (err < 0) {
+        const char *section = strcmp(name, "speaker") == 0 ? "speech" : "model";
+        char text[512];
+        r->line = r->line_of[find(section, name) - keys];
+        snprintf(text, sizeof(text), "[%s] %s: %s", section, name,
+                 own.n > 0 ? own.text[0] : strerror(-err));
+        fault(r, err, text);
+    }
+    problems_free(&own);
+}
+
 static int parse(struct reading *r)
 {
     int err = conf_init(r->conf);
@@ -473,6 +493,8 @@ static int parse(struct reading *r)
     }
     if (r->err == 0)
         check_together(r);
+    if (r->err == 0 && r->look)
+        check_model(r);
     if (r->err < 0)
         conf_free(r->conf);
     return r->err;

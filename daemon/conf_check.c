@@ -11,8 +11,13 @@
 #include "base/util.h"
 #include "daemon/buttons.h"
 #include "daemon/control_socket.h"
+#include "engine/engine.h"
 #include "kernels/ops.h"
+#include "model/model.h"
+#include "talker/talker.h"
 #include "vad/vad.h"
+
+#define CONFIG_MAX ((size_t)16 << 20) /* bytes of a config.json */
 
 int conf_check_device(const char *value, struct problems *why)
 {
@@ -72,4 +77,44 @@ int conf_look_system(const char *value, struct problems *why)
     if (err == -EFBIG)
         return problem_add(why, err, "%s: found more than %d bytes", value, CONF_SYSTEM_MAX);
     return err < 0 ? problem_add(why, err, "%s: %s", value, strerror(-err)) : 0;
+}
+
+/* Its numbers, without any weights. */
+static int read_model(struct model *m, const char *dir)
+{
+    char *path, *text;
+    size_t n;
+    if (asprintf(&path, "%s/config.json", dir) < 0)
+        return -ENOMEM;
+    int err = read_file(&text, &n, path, CONFIG_MAX);
+    free(path);
+    if (err < 0)
+        return err;
+    err = config_parse(&m->config, text, n, "config.json", NULL);
+    m->speech = err == 0 && m->config.has_speech;
+    free(text);
+    return err;
+}
+
+int conf_look_at_model(const struct conf *c, const char **key, struct problems *why)
+{
+    struct model *m = calloc(1, sizeof(*m));
+    int err = m != NULL ? read_model(m, c->model) : -ENOMEM;
+    const struct engine_opts engine = {.model = m, .context = c->context};
+    struct talker_opts talker = {.model = m, .positions = c->context};
+    if (err < 0) {
+        free(m);
+        return err == -ENOMEM ? err : 0;
+    }
+    *key = "context";
+    err = engine_check(&engine, why);
+    if (err == 0 && m->speech)
+        err = talker_check(&talker, why);
+    if (err == 0 && m->speech && c->speaker[0] != '\0') {
+        *key = "speaker";
+        talker.speaker = c->speaker;
+        err = talker_check(&talker, why);
+    }
+    free(m);
+    return err;
 }

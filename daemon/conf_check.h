@@ -20,4 +20,9 @@ int conf_look_model(const char *value, struct problems *why);
 int conf_look_vad(const char *value, struct problems *why);
 int conf_look_system(const char *value, struct problems *why);
 
+/* What the model's config.json says of context and speaker. 0, or negative errno, a sentence, and
+ * the name of the key in [model] or [speech] whose value it is. A model that cannot be read is the
+ * business of who loads it. */
+int conf_look_at_model(const struct conf *c, const char **key, struct problems *why);
+
 #endif

@@ -213,6 +213,13 @@ static void test_files(void **unused)
         {"[model]\npath = /nowhere\n",
          ":2: [model] path: /nowhere/config.json: No such file or directory"},
         {"[model]\npath = " SOURCE_DIR "/models/parley-mini\n", NULL},
+        {"[model]\npath = " SOURCE_DIR "/models/parley-mini\ncontext = 65536\n", NULL},
+        {"[model]\npath = " SOURCE_DIR "/models/parley-mini\ncontext = 65537\n",
+         ":3: [model] context: thinker: found a context of 65537 positions, expected 1 to 65536, "
+         "its max_position_embeddings"},
+        {"[model]\npath = " SOURCE_DIR "/models/parley-mini\n[speech]\nspeaker = Ethan\n", NULL},
+        {"[model]\npath = " SOURCE_DIR "/models/parley-mini\n[speech]\nspeaker = nobody\n",
+         ":4: [speech] speaker: talker: speaker \"nobody\" is unknown; the model has ethan"},
     };
     char dir[] = "/tmp/parley-conf-XXXXXX", path[64], expected[512];
     assert_non_null(mkdtemp(dir));
@@ -236,6 +243,38 @@ static void test_files(void **unused)
         assert_int_equal(parse(&c, cases[i].text, &why), 0);
         conf_free(&c);
     }
+    unlink(path);
+    rmdir(dir);
+}
+
+/* A model that was made for less than the default. */
+static void test_short_model(void **unused)
+{
+    (void)unused;
+    struct conf c;
+    struct problems why = {0};
+    char dir[] = "/tmp/parley-conf-XXXXXX", path[64], line[96], expected[256], *text;
+    size_t n;
+    assert_int_equal(read_file(&text, &n, SOURCE_DIR "/models/parley-mini/config.json", 1 << 20),
+                     0);
+    for (char *at = text; (at = strstr(at, "65536")) != NULL; at++)
+        memcpy(at, "4096 ", 5);
+    assert_non_null(mkdtemp(dir));
+    snprintf(path, sizeof(path), "%s/config.json", dir);
+    put_file(path, text);
+    free(text);
+    snprintf(line, sizeof(line), "[model]\npath = %s\n", dir);
+    snprintf(path, sizeof(path), "%s/conf", dir);
+    put_file(path, line);
+    snprintf(expected, sizeof(expected),
+             "%s: [model] context: thinker: found a context of 8192 positions, expected 1 to 4096, "
+             "its max_position_embeddings",
+             path);
+    assert_true(conf_load(&c, path, &why) < 0);
+    assert_string_equal(why.text[0], expected);
+    problems_free(&why);
+    unlink(path);
+    snprintf(path, sizeof(path), "%s/config.json", dir);
     unlink(path);
     rmdir(dir);
 }
@@ -350,6 +389,7 @@ int main(void)
         cmocka_unit_test(test_faults),
         cmocka_unit_test(test_names),
         cmocka_unit_test(test_files),
+        cmocka_unit_test(test_short_model),
         cmocka_unit_test(test_all_faults_at_once),
         cmocka_unit_test(test_long_line_and_nul),
         cmocka_unit_test(test_missing_file),
