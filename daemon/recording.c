@@ -111,8 +111,6 @@ int recording_add(struct recording *r, const float *pcm, size_t n, struct proble
     n = min_size(n, r->most - r->n);
     r->n += n;
     int err = sound_writer_add(r->sound, pcm, n, why);
-    if (err == 0)
-        sound_writer_settle(r->sound);
     return err < 0 ? err : r->n == r->most;
 }
 

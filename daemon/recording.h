@@ -8,9 +8,9 @@
  * The scenario holds what the conversation was opened with: turn taking, system text, context and
  * length of replies, voice. The replay hears the same sound, without an echo of its own replies; it
  * answers in its own words and pace, as replies are drawn by lot and the machine's speed is not
- * recorded, and with the model that it is given. Both files are whole after every call, also for
- * who finds them after a crash. Folders have mode 0700. Nothing is recorded for longer than was
- * asked for; nothing here removes a recording.
+ * recorded, and with the model that it is given. What a crash leaves can be replayed, too. Folders
+ * have mode 0700. Nothing is recorded for longer than was asked for; nothing here removes a
+ * recording.
  *
  * Threads: one owner; writing blocks on the disk.
  */

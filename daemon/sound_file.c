@@ -191,11 +191,6 @@ int sound_writer_add(struct sound_writer *w, const float *pcm, size_t n, struct 
     return problem_add(why, -EIO, "%s: cannot be written: %s", w->path, sf_strerror(w->file));
 }
 
-void sound_writer_settle(struct sound_writer *w)
-{
-    sf_command(w->file, SFC_UPDATE_HEADER_NOW, NULL, 0);
-}
-
 int sound_writer_close(struct sound_writer *w, struct problems *why)
 {
     int err = 0;

@@ -30,9 +30,6 @@ int sound_writer_open(struct sound_writer **ret, const char *path, int rate, int
                       struct problems *why);
 int sound_writer_add(struct sound_writer *w, const float *pcm, size_t n, struct problems *why);
 
-/* The file is whole as it is now, should nobody complete it. */
-void sound_writer_settle(struct sound_writer *w);
-
 /* Completes the file. 0 or negative errno and a sentence. NULL is allowed. */
 int sound_writer_close(struct sound_writer *w, struct problems *why);
 
