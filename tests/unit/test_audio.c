@@ -417,8 +417,10 @@ static void test_muted_at_start(void **unused)
     (void)unused;
     struct player *p = open_player();
     struct fault *mic = &faults[AUDIO_CAPTURE];
-    const struct audio_opts o = {
-        .capture = "fault:mic", .playback = "fault:speaker", .player = p, .muted = true};
+    const struct audio_opts o = {.capture = "fault:mic",
+                                 .playback = "fault:speaker",
+                                 .player = p,
+                                 .muted = true};
     for (int missing = 0; missing < 2; missing++) {
         struct audio *a = NULL;
         struct audio_stats s;
@@ -548,13 +550,13 @@ static void test_list(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_options),     cmocka_unit_test(test_unpaced),
-        cmocka_unit_test(test_paced),       cmocka_unit_test(test_wake),
-        cmocka_unit_test(test_unplug),      cmocka_unit_test(test_stall),
-        cmocka_unit_test(test_xruns),       cmocka_unit_test(test_mute),
-        cmocka_unit_test(test_mute_lost),   cmocka_unit_test(test_muted_at_start),
-        cmocka_unit_test(test_stale),
-        cmocka_unit_test(test_no_realtime), cmocka_unit_test(test_list),
+        cmocka_unit_test(test_options),   cmocka_unit_test(test_unpaced),
+        cmocka_unit_test(test_paced),     cmocka_unit_test(test_wake),
+        cmocka_unit_test(test_unplug),    cmocka_unit_test(test_stall),
+        cmocka_unit_test(test_xruns),     cmocka_unit_test(test_mute),
+        cmocka_unit_test(test_mute_lost), cmocka_unit_test(test_muted_at_start),
+        cmocka_unit_test(test_stale),     cmocka_unit_test(test_no_realtime),
+        cmocka_unit_test(test_list),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
