@@ -175,10 +175,8 @@ static void hear_out(struct rig *r)
 {
     char said[1024];
     ssize_t n;
-    while ((n = recv(r->notify, said, sizeof(said) - 1, MSG_DONTWAIT)) > 0) {
-        said[n] = '\0';
-        r->ready = r->ready || strstr(said, "READY=1") != NULL;
-    }
+    while ((n = recv(r->notify, said, sizeof(said), MSG_DONTWAIT)) > 0)
+        r->ready = r->ready || memmem(said, (size_t)n, "READY=1", 7) != NULL;
 }
 
 static int ended(struct rig *r)
@@ -242,18 +240,24 @@ static FILE *watch(const struct rig *r)
     int fd = unix_socket(r->control, connect);
     dprintf(fd, "{\"cmd\":\"watch\"}\n");
     FILE *f = fdopen(fd, "r");
+    setvbuf(f, NULL, _IONBF, 0); /* what is there can be polled for */
     assert_non_null(fgets(reply, sizeof(reply), f));
     return f;
 }
 
-/* The next line with this text; the caller frees. */
-static char *watched(FILE *f, const char *text)
+/* The next line with this text; the caller frees. Meanwhile the manager reads what it is told. */
+static char *watched(struct rig *r, FILE *f, const char *text)
 {
     char *line = NULL;
     size_t cap = 0;
-    do
-        assert_true(getline(&line, &cap, f) > 0);
-    while (strstr(line, text) == NULL);
+    struct pollfd p = {.fd = fileno(f), .events = POLLIN};
+    for (int ms = 0; line == NULL || strstr(line, text) == NULL;) {
+        hear_out(r);
+        if (poll(&p, 1, 100) == 1)
+            assert_true(getline(&line, &cap, f) > 0);
+        else
+            assert_true((ms += 100) < PATIENCE_MS);
+    }
     return line;
 }
 
@@ -269,10 +273,8 @@ static void status_has(struct rig *r, const char *key, json_t *wanted)
 {
     json_t *reply = control(r, "{\"cmd\":\"status\"}");
     json_t *found = json_object_get(reply, key);
-    if (!json_equal(found, wanted)) {
-        char *text = json_dumps(reply, 0);
-        fail_msg("%s in %s", key, text);
-    }
+    if (!json_equal(found, wanted))
+        fail_msg("%s in %s", key, json_dumps(reply, 0));
     json_decref(wanted);
     json_decref(reply);
 }
@@ -551,7 +553,7 @@ static void test_metrics_and_watch(void **state)
     json_decref(reply);
     FILE *f = watch(r);
     accepted(r, "{\"cmd\":\"mute\"}");
-    free(watched(f, "\"event\":\"mute\""));
+    free(watched(r, f, "\"event\":\"mute\""));
     fclose(f);
 }
 
@@ -590,14 +592,14 @@ static void test_forget_within_reply(void **state)
     start_ready(r);
     FILE *f = watch(r);
     accepted(r, "{\"cmd\":\"say\",\"text\":\"one, two, three, four, five, six and seven.\"}");
-    free(watched(f, "\"play\""));
+    free(watched(r, f, "\"play\""));
     usleep(1500000);
     accepted(r, "{\"cmd\":\"forget\"}");
-    char *line = watched(f, "\"event\":\"memory\"");
+    char *line = watched(r, f, "\"event\":\"memory\"");
     if (strstr(line, "\"text\":\"one") == NULL || strstr(line, "seven") != NULL)
         fail_msg("not cut in the middle: %s", line);
     free(line);
-    free(watched(f, "\"event\":\"forgot\""));
+    free(watched(r, f, "\"event\":\"forgot\""));
     wait_text(r, "{\"cmd\":\"history\"}", "\"turns\": []");
     assert_int_equal(access(file, F_OK), -1);
     accepted(r, "{\"cmd\":\"say\",\"text\":\"two and three.\"}");
@@ -773,25 +775,23 @@ static void test_recording_killed(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        TEST(test_ready_and_stopped),
-        TEST(test_mute_and_volume_outlast),
-        TEST(test_crash_loop),
-        TEST(test_spoilt_model),
-        TEST(test_bad_configuration),
-        TEST(test_bad_configuration_is_told),
-        TEST(test_reload),
-        TEST(test_stopped_at_any_time),
-        TEST(test_second_signal),
-        TEST(test_metrics_and_watch),
-        TEST(test_no_microphone),
-        TEST(test_recording_is_heard),
-        TEST(test_recording_killed),
-        TEST(test_watch_ends),
-        TEST(test_recording),
-        TEST(test_words),
-        TEST(test_forget_within_reply),
-    };
+    const struct CMUnitTest tests[] = {TEST(test_ready_and_stopped),
+                                       TEST(test_mute_and_volume_outlast),
+                                       TEST(test_crash_loop),
+                                       TEST(test_spoilt_model),
+                                       TEST(test_bad_configuration),
+                                       TEST(test_bad_configuration_is_told),
+                                       TEST(test_reload),
+                                       TEST(test_stopped_at_any_time),
+                                       TEST(test_second_signal),
+                                       TEST(test_metrics_and_watch),
+                                       TEST(test_no_microphone),
+                                       TEST(test_recording_is_heard),
+                                       TEST(test_recording_killed),
+                                       TEST(test_watch_ends),
+                                       TEST(test_recording),
+                                       TEST(test_words),
+                                       TEST(test_forget_within_reply)};
     size_t n = ARRAY_LEN(tests);
 #ifdef PARLEY_EMULATED
     n -= 3; /* a second of speech takes minutes there */
