@@ -534,11 +534,11 @@ static void test_second_signal(void **state)
     assert_int_equal(symlink(MODEL "/config.json", file), 0);
     snprintf(fifo, sizeof(fifo), "%s/generation_config.json", r->model);
     assert_int_equal(mkfifo(fifo, 0600), 0);
-    assert_true(stop_held_up(r, fifo, false) >= 1.5);
-    double last = 1;
-    for (int i = 0; i < 3 && last >= 1; i++) /* a busy machine may take its time once */
+    double alone = stop_held_up(r, fifo, false), last = alone; /* an end itself may take long */
+    assert_true(alone >= 1.5);
+    for (int i = 0; i < 3 && last >= alone - 1; i++)
         last = stop_held_up(r, fifo, true);
-    assert_true(last < 1);
+    assert_true(last < alone - 1);
 }
 
 static void test_metrics_and_watch(void **state)
